@@ -1,0 +1,20 @@
+"""Where Lightning meets averages, checkpoints, pictures and figures."""
+
+from typing import TypeVar
+
+from lightning import Callback, Trainer
+
+from lorafusion.denoisers.base import Denoiser
+
+C = TypeVar("C", bound=Callback)
+
+
+def due(trainer: Trainer, denoiser: Denoiser, every_images: int, last: int) -> bool:
+    """Whether images seen passed a multiple of ``every_images`` since ``last``, or training reached its last step."""
+    finished = trainer.global_step >= trainer.max_steps > 0
+    return denoiser.images_seen // every_images > last // every_images or (finished and denoiser.images_seen > last)
+
+
+def callbacks_of(trainer: Trainer, kind: type[C]) -> list[C]:
+    callbacks: list[Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+    return [c for c in callbacks if isinstance(c, kind)]

@@ -1,0 +1,91 @@
+"""The configuration folder as a registry: a group is a folder, an option is a yaml file. Nothing is listed in code."""
+
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Registry:
+    """folders: configuration folders, the main one first."""
+
+    def __init__(self, *folders: Path):
+        self.folders = folders
+
+    @cached_property
+    def groups(self) -> dict[str, list[str]]:
+        """Group -> its options. An option may lie deeper: mnist/nano_shift is one of `experiment`."""
+        groups: dict[str, set[str]] = {}
+        for folder in self.folders:
+            for file in sorted(folder.rglob("*.yaml")):
+                path = file.relative_to(folder).with_suffix("")
+                for parent in list(path.parents)[:-1]:
+                    groups.setdefault(parent.as_posix(), set()).add(path.relative_to(parent).as_posix())
+        # `conditioning` is a folder of groups, not a group: the configuration never chooses one of its options
+        return {group: sorted(options) for group, options in sorted(groups.items()) if self._is_chosen(group)}
+
+    def _is_chosen(self, group: str) -> bool:
+        if group in self.defaults:
+            return True
+        below_or_above = (d for d in self.defaults if d.startswith(f"{group}/") or group.startswith(f"{d}/"))
+        return not any(below_or_above)
+
+    @cached_property
+    def defaults(self) -> dict[str, Any]:
+        """Group -> what config.yaml chooses: a name, a list of names, or None."""
+        entries = self.read(self.folders[0] / "config.yaml").get("defaults", [])
+        return {key: value for entry in entries if isinstance(entry, dict) for key, value in entry.items()}
+
+    def takes_list(self, group: str) -> bool:
+        return isinstance(self.defaults.get(group), list)
+
+    def file(self, group: str, option: str) -> Path:
+        """The yaml of an option. Raises KeyError where there is none."""
+        for folder in self.folders:
+            if (file := folder / group / f"{option}.yaml").is_file():
+                return file
+        raise KeyError(f"{group}={option}")
+
+    def comment(self, group: str, option: str, key: str | None = None) -> str:
+        """The remark behind ``key:``, or without a key the first line of comment above the settings; '' if none."""
+        text = self.file(group, option).read_text()
+        if key is not None:
+            found = re.search(rf"^\s*{re.escape(key)}:[^#\n]*#\s*(.*)$", text, re.MULTILINE)
+        else:
+            found = re.search(r"\A(?:# @.*\n|\s*\n)*#\s*(?!@)(.*)$", text, re.MULTILINE)
+        return found[1].strip() if found else ""
+
+    @staticmethod
+    def read(file: Path) -> dict[str, Any]:
+        content = yaml.load(file.read_text(), Loader=_Loader)
+        return content if isinstance(content, dict) else {}
+
+    def offers(self, group: str, option: str) -> set[str]:
+        """The dotted settings that choosing this option brings."""
+        file = self.file(group, option)
+        header = re.search(r"^#\s*@package\s+(\S+)", file.read_text(), re.MULTILINE)
+        package = header[1] if header else group.replace("/", ".")
+        return {key for key in flat(self.read(file), "" if package == "_global_" else package) if key != "defaults"}
+
+    def offered_by(self, key: str) -> list[str]:
+        """The choices that would bring the setting ``key``, written as on the command line."""
+        return [
+            f"{group}=[{option}]" if self.takes_list(group) else f"{group}={option}"
+            for group, options in self.groups.items()
+            for option in options
+            if group != "experiment" and key in self.offers(group, option)
+        ]
+
+
+def flat(node: Any, prefix: str = "") -> list[str]:
+    """Every dotted key of nested dicts, inner nodes too, without Hydra's own (_target_, ...)."""
+    keys = []
+    for name, value in node.items() if isinstance(node, dict) else ():
+        if not str(name).startswith("_"):
+            key = f"{prefix}.{name}" if prefix else str(name)
+            keys += [key, *flat(value, key)]
+    return keys

@@ -1,0 +1,41 @@
+"""Walks over a composed configuration; what is Hydra's own is left out."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+
+def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(dotted path, container, key) of every value; what an interpolation points to is not entered."""
+    for key in list(node) if isinstance(node, DictConfig) else range(len(node)):
+        if not path and key == "hydra":
+            continue
+        below = f"{path}.{key}" if path else str(key)
+        yield below, node, key
+        if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
+            if isinstance(node[key], DictConfig | ListConfig):
+                yield from walk(node[key], below)
+
+
+def calls(cfg: DictConfig) -> Iterator[tuple[str, DictConfig]]:
+    """(dotted path, node) of every node with a _target_."""
+    for path, node, key in walk(cfg):
+        if key == "_target_" and not OmegaConf.is_missing(node, key):
+            yield path.removesuffix("_target_").removesuffix("."), node
+
+
+def raw(cfg: DictConfig, path: str) -> Any:
+    """The value at a dotted path as it is written, interpolations unresolved; None if there is none."""
+    parent, _, last = path.rpartition(".")
+    node = OmegaConf.select(cfg, parent) if parent else cfg
+    if isinstance(node, DictConfig) and last in node:
+        return OmegaConf.to_container(node, resolve=False)[last]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    return None
+
+
+def plain(value: Any) -> Any:
+    """Lists as lists, groups of settings as an empty dict: what matters of them is that they are one."""
+    if isinstance(value, ListConfig):
+        return [plain(item) for item in value]
+    return {} if isinstance(value, DictConfig) else value

@@ -1,0 +1,141 @@
+"""Low-rank updates whose mixture depends on the condition: the arithmetic that all LoRA strategies share.
+
+    W(cond) = W + sum_{i=1..m} omega_i(cond) B_i A_i          A_i: r x d_in    B_i: d_out x r
+
+No per-sample weight is ever built: with the A_i stacked to (m r) x d_in and the B_i to d_out x (m r),
+
+    W(cond) x = W x + B ( repeat(omega, r) * (A x) ).
+
+Strategies differ only in omega: Cond -> (B, m). Source: Choi et al., "Simple Drop-in LoRA Conditioning on Attention
+Layers Will Improve Your Diffusion Model", TMLR 2024, section 3.
+"""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lorafusion.sites import AttnSite, Cond, Linear
+
+
+class LowRank(nn.Module):
+    """One named update of a dense layer: x -> B (repeat(omega(cond), r) * (A x)), zero at init.
+
+    d_in, d_out:  size of the dense layer it updates.
+    rank:         r, at least 1.
+    num_bases:    m, at least 1: the width of omega's output.
+    omega:        module Cond -> (B, m).
+    bias:         add a composed bias, repeat(omega, r) @ bias with bias (m r, d_out), zero at init.
+    scale:        'fixed' = 1; 'learned' = one trainable scalar that starts at 1.
+    """
+
+    def __init__(
+        self,
+        d_in: int,
+        d_out: int,
+        *,
+        rank: int,
+        num_bases: int,
+        omega: nn.Module,
+        bias: bool = False,
+        scale: Literal["fixed", "learned"] = "fixed",
+    ):
+        super().__init__()
+        if rank < 1 or num_bases < 1:
+            raise ValueError(f"rank and num_bases must be at least 1; got rank={rank}, num_bases={num_bases}")
+        if scale not in ("fixed", "learned"):
+            raise ValueError(f"scale must be 'fixed' or 'learned'; got {scale!r}")
+        self.rank, self.num_bases = rank, num_bases
+        self.omega = omega
+        self.down = nn.Parameter(torch.randn(num_bases * rank, d_in) / rank)  # A ~ N(0, (1/r)^2)
+        self.up = nn.Parameter(torch.zeros(d_out, num_bases * rank))  # B = 0: a fresh update is exactly zero
+        self.bias = nn.Parameter(torch.zeros(num_bases * rank, d_out)) if bias else None
+        self.scale = nn.Parameter(torch.ones(())) if scale == "learned" else None
+
+    def gate(self, cond: Cond) -> Float[Tensor, "B mr"]:
+        """repeat(omega(cond), r), times the scale."""
+        gate = self.omega(cond).repeat_interleave(self.rank, dim=1)  # (B, m r)
+        return gate if self.scale is None else gate * self.scale
+
+    def forward(self, x: Float[Tensor, "B N d_in"], cond: Cond) -> Float[Tensor, "B N d_out"]:
+        gate = self.gate(cond)  # (B, m r)
+        y = F.linear(x, self.down) * gate[:, None]  # (B, N, m r)
+        y = F.linear(y, self.up)  # (B, N, d_out)
+        return y if self.bias is None else y + (gate @ self.bias)[:, None]
+
+    def extra_repr(self) -> str:
+        return f"rank={self.rank}, num_bases={self.num_bases}"
+
+
+class SelectedLowRank(LowRank):
+    """A LowRank whose omega is one-hot: omega: Cond -> (B,) is the index of the one base that each sample uses.
+
+    The same function as LowRank with omega = one_hot(index), but it gathers r rows instead of multiplying m r of them:
+    what makes one LoRA for each of 4001 timesteps affordable.
+    """
+
+    def forward(self, x: Float[Tensor, "B N d_in"], cond: Cond) -> Float[Tensor, "B N d_out"]:
+        index: Int[Tensor, B] = self.omega(cond)
+        down = self.down.unflatten(0, (self.num_bases, self.rank))[index]  # (B, r, d_in)
+        up = self.up.unflatten(1, (self.num_bases, self.rank))[:, index]  # (d_out, B, r)
+        y = x @ down.transpose(1, 2) @ up.permute(1, 2, 0)  # (B, N, d_out)
+        if self.bias is not None:
+            y = y + self.bias.unflatten(0, (self.num_bases, self.rank))[index].sum(1)[:, None]
+        return y if self.scale is None else y * self.scale
+
+
+class LoRALinear(Linear):
+    """A network's dense layer plus named low-rank updates: W x + b + sum over updates of update(x, cond).
+
+    It takes over the weight and bias of the layer that it replaces, so their names in a state dict stay what they were
+    and a base checkpoint loads before or after attaching.
+    """
+
+    def __init__(self, dense: nn.Linear):
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = dense.in_features, dense.out_features
+        self.weight, self.bias = dense.weight, dense.bias
+        self.updates = nn.ModuleDict()
+
+    def forward(self, x: Float[Tensor, "B N d_in"], cond: Cond) -> Float[Tensor, "B N d_out"]:
+        y = F.linear(x, self.weight, self.bias)
+        for update in self.updates.values():
+            y = y + update(x, cond)
+        return y
+
+
+def add_update(site: AttnSite, slot: str, name: str, update: LowRank) -> None:
+    """Add ``update`` to the dense layer in ``slot``; updates of different names add up.
+
+    Raises ValueError if the layer already has an update of this name, TypeError if the slot holds no dense layer.
+    """
+    dense = site.dense(slot)
+    if not isinstance(dense, LoRALinear):
+        dense = LoRALinear(dense)
+        site[slot] = dense
+    if name in dense.updates:
+        raise ValueError(f"{site.name}: {slot!r} already has an update named {name!r}")
+    dense.updates[name] = update.to(dense.weight)
+
+
+def linear_knots(num_steps: int, num_bases: int) -> Float[Tensor, "T m"]:
+    """Table of omega(t), t = 1..T, that interpolates linearly between m knots spread evenly over 1..T.
+
+    For t_i <= t < t_{i+1}: omega_i = (t_{i+1} - t) / (t_{i+1} - t_i), omega_{i+1} = (t - t_i) / (t_{i+1} - t_i).
+    Every row sums to 1. Row t - 1 holds step t. With m = 1 the table is all ones.
+    """
+    if num_bases == 1:
+        return torch.ones(num_steps, 1)
+    t = torch.arange(num_steps, dtype=torch.float64)  # step t = 1..T stands in row t - 1
+    spacing = max(num_steps - 1, 1) / (num_bases - 1)
+    position = t / spacing  # in units of knots: 0 .. m-1
+    table = (1 - (position[:, None] - torch.arange(num_bases)).abs()).clamp(min=0)  # hat functions
+    return table.to(torch.get_default_dtype())
+
+
+def unit_rows(rows: int, num_bases: int) -> Float[Tensor, "rows m"]:
+    """Random table with rows of unit expected square length: N(0, 1/m)."""
+    return torch.randn(rows, num_bases) / math.sqrt(num_bases)

@@ -1,0 +1,107 @@
+"""A run's folder: what it says about the run, and how a model is rebuilt from it.
+
+config.yaml      resolved                   checkpoints/   named by images seen
+overrides.txt    what was asked for         samples/       grids, and what task=sample writes
+versions.json    packages, git revision     metrics.csv, curves.png
+"""
+
+import fcntl
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import TextIO, cast
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from lorafusion import checkpoint
+from lorafusion.denoisers.base import Denoiser
+from lorafusion.errors import UserError
+
+PACKAGES = ("lorafusion", "torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
+
+
+def create(cfg: DictConfig) -> tuple[Path, TextIO]:
+    """Make the folder, say in it what runs, and lock it until the returned file is closed or the process ends.
+
+    Raises UserError if another process is running in it.
+    """
+    folder = Path(cfg.paths.run_dir).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"another process is running in {folder}; choose another paths.run_dir, or wait") from None
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    write_text(folder / "overrides.txt", "\n".join(HydraConfig.get().overrides.task) + "\n")
+    write_text(folder / "versions.json", json.dumps(versions(), indent=2) + "\n")
+    return folder, lock
+
+
+def versions() -> dict[str, str | None]:
+    return {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}, "git": git_revision()}
+
+
+def git_revision() -> str | None:
+    """Of the source that runs, with '+' where it was changed since; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        ask = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(ask, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def find_checkpoint(ckpt: str) -> Path:
+    """A checkpoint's own path, or the newest good one of a run's folder. Raises UserError where there is none."""
+    path = Path(ckpt).expanduser().absolute()
+    if path.is_dir():
+        newest = checkpoint.newest(path / "checkpoints")
+        if newest is None:
+            raise UserError(f"ckpt={ckpt}: this folder has no checkpoint in checkpoints/; is it a run's folder?")
+        return newest
+    return path
+
+
+def saved_config(path: Path) -> DictConfig:
+    """The config of the run that wrote checkpoint ``path``."""
+    file = path.parent.parent / "config.yaml"
+    if not file.is_file():
+        raise UserError(f"checkpoint {path} stands in no run's folder: {file} is missing")
+    return cast(DictConfig, OmegaConf.load(file))
+
+
+def restore(path: Path, cfg: DictConfig, *, ema: bool = True) -> Denoiser:
+    """The denoiser of ``cfg`` with the weights of ``path``, averaged where it has averages and ``ema`` is true."""
+    content = checkpoint.load(path)
+    denoiser: Denoiser = instantiate(cfg.denoiser, _convert_="all")
+    try:
+        denoiser.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        raise UserError(
+            f"checkpoint {path} does not fit its config.yaml: {' '.join(str(error).split())[:300]}"
+        ) from error
+    if ema and "ema" in content:
+        denoiser.load_state_dict(content["ema"], strict=False)
+    denoiser.images_seen = content["images_seen"]
+    return denoiser.eval()
+
+
+def device(name: str) -> torch.device:
+    """'auto' = the accelerator if there is one."""
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text)
+    temporary.replace(path)

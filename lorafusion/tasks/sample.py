@@ -1,0 +1,81 @@
+"""Draw images from a trained denoiser: PNG files, a grid, and one npz."""
+
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, ListConfig
+from rich.progress import track
+from torch import Tensor
+
+from lorafusion.draws import Draws
+from lorafusion.errors import UserError
+from lorafusion.pictures import grid, save_png, to_uint8
+from lorafusion.progress import bar
+from lorafusion.tasks import run_folder
+
+
+def sample(cfg: DictConfig) -> None:
+    path = run_folder.find_checkpoint(cfg.ckpt)
+    run = run_folder.saved_config(path)
+    denoiser = run_folder.restore(path, run, ema=cfg.ema).to(run_folder.device(cfg.device))
+    sampler = instantiate(cfg.sampler if cfg.sampler is not None else run.sampler, _convert_="all")
+    seeds = parse_seeds(cfg.seeds, cfg.n)
+    labels = choose_labels(cfg.label, seeds, denoiser.net.num_classes)
+    with bar("sampling", unit="evaluations") as progress:
+        images = denoiser.sample(
+            sampler, seeds, None if labels is None else denoiser.one_hot(labels), cfg.batch_size, progress
+        )
+    out = Path(cfg.out).absolute() if cfg.out else path.parent.parent / "samples" / path.stem
+    write(to_uint8(images), seeds, labels, out)
+    print(f"{len(seeds)} images, their grid and samples.npz from {path.name} ({denoiser.images_seen:,} images seen)")
+    print(out)
+
+
+def write(images: np.ndarray, seeds: Tensor, labels: Tensor | None, out: Path) -> None:
+    """images/<seed>.png, grid.png and samples.npz (images uint8 (N, H, W, C), seeds, labels)."""
+    for image, seed in track(zip(images, seeds.tolist(), strict=True), "writing", len(images), transient=True):
+        save_png(image, out / "images" / f"{seed:06d}.png")
+    save_png(grid(images[:256]), out / "grid.png", scale=max(1, 64 // images.shape[1]))
+    known = {} if labels is None else {"labels": labels.numpy()}
+    temporary = out / f".samples.npz.{os.getpid()}.tmp"
+    with temporary.open("wb") as file:
+        np.savez_compressed(file, images=images, seeds=seeds.numpy(), **known)  # pyright: ignore[reportArgumentType]
+    temporary.replace(out / "samples.npz")
+
+
+def parse_seeds(seeds: str | int | ListConfig | None, n: int) -> Tensor:
+    """'0-63', '1,5,9', '0-3,8', a number, a list of these, or None = 0 .. n-1. Raises UserError on anything else."""
+    if seeds is None:
+        return torch.arange(n)
+    parts = seeds if isinstance(seeds, ListConfig | list) else str(seeds).split(",")
+    values: list[int] = []
+    for part in parts:
+        first, _, last = str(part).partition("-")
+        if not first.strip().isdecimal() or (last and not last.strip().isdecimal()):
+            raise UserError(f"seeds={seeds}: {part!r} is neither a number nor a range like 0-63")
+        values += range(int(first), int(last or first) + 1)
+    if not values:
+        raise UserError(f"seeds={seeds} names no seed; a range counts upwards, like 0-63")
+    return torch.tensor(values)
+
+
+def choose_labels(label: str | int | ListConfig | None, seeds: Tensor, num_classes: int | None) -> Tensor | None:
+    """(N,) classes: one for all, a list of N, 'balanced' = seed modulo K, or None = drawn from each seed."""
+    if num_classes is None:
+        if label is not None:
+            raise UserError("label= was given, but this run is unconditional")
+        return None
+    if label is None:
+        return Draws(zlib.crc32(b"label"), seeds).integers(num_classes)
+    if label == "balanced":
+        return seeds % num_classes
+    chosen = [label] if isinstance(label, int | str) else list(label)
+    if not all(str(c).isdecimal() and int(c) < num_classes for c in chosen):
+        raise UserError(f"label={label}: classes are 0 .. {num_classes - 1}, one, a list of them, or balanced")
+    if len(chosen) not in (1, len(seeds)):
+        raise UserError(f"label= has {len(chosen)} classes for {len(seeds)} images; give one, or one an image")
+    return torch.tensor([int(c) for c in chosen]).expand(len(seeds)).clone()

@@ -1,0 +1,71 @@
+"""Train a denoiser, or go on training it."""
+
+import math
+import sys
+from pathlib import Path
+
+import torch
+from hydra.utils import instantiate
+from lightning import Trainer
+from omegaconf import DictConfig
+
+from lorafusion import checkpoint
+from lorafusion.callbacks import callbacks_of
+from lorafusion.callbacks.checkpoint import Checkpoint, WholeFileIO
+from lorafusion.errors import UserError
+from lorafusion.tasks import run_folder
+
+
+def train(cfg: DictConfig) -> None:
+    folder, lock = run_folder.create(cfg)
+    with lock:
+        resume = _resume(cfg.resume, folder)
+        torch.manual_seed(cfg.seed)  # initial weights
+        denoiser = instantiate(cfg.denoiser, _convert_="all")
+        data = instantiate(cfg.data, _convert_="all")
+        trainer = build_trainer(cfg)
+        failed = True
+        try:
+            trainer.fit(denoiser, datamodule=data, ckpt_path=resume, weights_only=True)
+            failed = False
+        finally:
+            if "wandb" in sys.modules:  # else the next job of a sweep would go on writing into this run
+                sys.modules["wandb"].finish(exit_code=int(failed), quiet=True)
+    print(folder)
+    for callback in callbacks_of(trainer, Checkpoint):
+        if callback.stopped_by:
+            raise SystemExit(128 + callback.stopped_by)
+
+
+def build_trainer(cfg: DictConfig) -> Trainer:
+    """The trainer of ``cfg``, its length and intervals turned from images into steps."""
+    batch = cfg.data.batch_size
+    validate_every = max(1, cfg.validate_every_images // batch) * cfg.trainer.accumulate_grad_batches
+    return instantiate(
+        cfg.trainer,
+        max_steps=math.ceil(cfg.images / batch),
+        val_check_interval=validate_every,
+        check_val_every_n_epoch=None,  # an endless stream has no epochs
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the stream is already cut by rank
+        logger=[instantiate(logger, _convert_="all") for logger in cfg.logger.values()],
+        callbacks=[instantiate(callback, _convert_="all") for callback in cfg.callbacks.values()],
+        plugins=[WholeFileIO()],
+        enable_checkpointing=False,  # Lightning's own; ours is a callback
+        _convert_="all",
+    )
+
+
+def _resume(resume: str | None, folder: Path) -> Path | None:
+    """Raises UserError where a new run would write over an old one."""
+    if resume is None:
+        if checkpoint.list_checkpoints(folder / "checkpoints"):
+            raise UserError(f"{folder} already holds a run: resume=auto continues it, or choose another paths.run_dir")
+        return None
+    if resume == "auto":
+        newest = checkpoint.newest(folder / "checkpoints")
+        print(f"resume: {newest}" if newest else "resume: no checkpoint yet, starting from the beginning")
+        return newest
+    path = run_folder.find_checkpoint(resume)
+    checkpoint.verify(path)
+    return path
