@@ -55,9 +55,13 @@ class LowRank(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_bases * rank, d_out)) if bias else None
         self.scale = nn.Parameter(torch.ones(())) if scale == "learned" else None
 
+    def mixture(self, cond: Cond) -> Float[Tensor, "B m"]:
+        """How much of each base every sample gets."""
+        return self.omega(cond)
+
     def gate(self, cond: Cond) -> Float[Tensor, "B mr"]:
         """repeat(omega(cond), r), times the scale."""
-        gate = self.omega(cond).repeat_interleave(self.rank, dim=1)  # (B, m r)
+        gate = self.mixture(cond).repeat_interleave(self.rank, dim=1)  # (B, m r)
         return gate if self.scale is None else gate * self.scale
 
     def forward(self, x: Float[Tensor, "B N d_in"], cond: Cond) -> Float[Tensor, "B N d_out"]:
@@ -77,8 +81,11 @@ class SelectedLowRank(LowRank):
     what makes one LoRA for each of 4001 timesteps affordable.
     """
 
+    def mixture(self, cond: Cond) -> Float[Tensor, "B m"]:
+        return F.one_hot(self.omega(cond), self.num_bases).to(self.down.dtype)  # (B, m)
+
     def forward(self, x: Float[Tensor, "B N d_in"], cond: Cond) -> Float[Tensor, "B N d_out"]:
-        index: Int[Tensor, B] = self.omega(cond)
+        index = self.omega(cond)  # (B,)
         down = self.down.unflatten(0, (self.num_bases, self.rank))[index]  # (B, r, d_in)
         up = self.up.unflatten(1, (self.num_bases, self.rank))[:, index]  # (d_out, B, r)
         y = x @ down.transpose(1, 2) @ up.permute(1, 2, 0)  # (B, N, d_out)

@@ -17,7 +17,7 @@ def to_uint8(images: Float[Tensor, "B C H W"]) -> UInt8[np.ndarray, "B H W C"]:
     return scaled.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
-def grid(images: UInt8[np.ndarray, "B H W C"], columns: int | None = None, gap: int = 1) -> UInt8[np.ndarray, "H W C"]:
+def grid(images: UInt8[np.ndarray, "B H W C"], columns: int | None = None, gap: int = 1) -> UInt8[np.ndarray, "_ _ C"]:
     """Row by row, with a white gap; ``columns`` defaults to a square."""
     n, height, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(n))

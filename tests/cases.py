@@ -15,9 +15,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from torch import Tensor, nn
 
 from lorafusion.conditioning import Conditioning
+from lorafusion.sites import Network
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -63,7 +63,7 @@ class Case:
     def __str__(self) -> str:
         return "-".join([self.backbone, *self.conv, *self.attn, *(f"{k}={v}" for k, v in self.form)])
 
-    def build(self, **changes) -> nn.Module:
+    def build(self, **changes) -> Network:
         """The network alone, with weights that are zero nowhere: at its own init much would be the identity anyway."""
         with float64(seed=0):
             return perturb(instantiate(_small(f"backbone/{self.backbone}", changes)))
@@ -77,7 +77,7 @@ class Case:
             for kind in ("conv", "attn")
         }
 
-    def attach(self, net: nn.Module) -> nn.Module:
+    def attach(self, net: Network) -> Network:
         with float64(seed=1):
             return Conditioning(**self.strategies()).attach(net)
 
@@ -89,31 +89,31 @@ class Case:
             return False
         return True
 
-    def base(self) -> nn.Module:
+    def base(self) -> Network:
         """As ``build``; kept and shared, so copy it before you change it, as the next two."""
         return _base(self)
 
-    def fresh(self) -> nn.Module:
+    def fresh(self) -> Network:
         """Attached to a trained network, itself as it starts."""
         return _fresh(self)
 
-    def trained(self) -> nn.Module:
+    def trained(self) -> Network:
         """Attached, all weights moved."""
         return _trained(self)
 
 
 @lru_cache(maxsize=2)
-def _base(case: Case) -> nn.Module:
+def _base(case: Case) -> Network:
     return case.build()
 
 
 @lru_cache(maxsize=2)
-def _fresh(case: Case) -> nn.Module:
+def _fresh(case: Case) -> Network:
     return case.attach(case.build())
 
 
 @lru_cache(maxsize=2)
-def _trained(case: Case) -> nn.Module:
+def _trained(case: Case) -> Network:
     with float64(seed=2):
         return perturb(case.attach(case.build()))
 
@@ -126,10 +126,10 @@ def forget() -> None:
 
 def cases(*kinds: str) -> list[Case]:
     """Every network x every strategy of these kinds as its yaml says; on the first network, each of its forms too."""
-    found = []
+    found: list[Case] = []
     for backbone, (kind, name) in product(backbones(), _strategies(*kinds)):
-        forms = _forms(kind, name) if backbone == FIRST else [()]
-        found += [Case(backbone, **{kind: (name,)}, form=form) for form in forms]
+        case = replace(Case(backbone), **{kind: (name,)})
+        found += [replace(case, form=form) for form in (_forms(kind, name) if backbone == FIRST else [()])]
     return found
 
 
@@ -148,7 +148,7 @@ def crowded(backbone: str) -> list[Case]:
                 sets[i] = joined
                 break
         else:
-            sets.append(Case(backbone, **{kind: (name,)}))
+            sets.append(replace(Case(backbone), **{kind: (name,)}))
     return sets
 
 
@@ -161,14 +161,14 @@ def backbones() -> list[str]:
     return [*distinct.values()]
 
 
-def perturb(net: nn.Module) -> nn.Module:
+def perturb(net: Network) -> Network:
     with torch.no_grad():
         for parameter in net.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
     return net
 
 
-def inputs(net: nn.Module) -> dict[str, Tensor | None]:
+def inputs(net: Network) -> dict[str, Any]:
     """Three samples, each with its own noise level, step, label (real mixtures) and augmentation."""
     g = torch.Generator().manual_seed(3)
     size, dims = SMALL["resolution"], getattr(net, "augment_dim", 0)
@@ -191,8 +191,8 @@ def _names(group: str) -> list[str]:
 
 def _small(path: str, changes: Mapping[str, Any]) -> Any:
     """The node of a yaml, with the sizes of SMALL; what it takes from other groups is there, a discrete process too."""
-    config = OmegaConf.create({"it": _composed(path), "data": SMALL, "process": SMALL})
-    config = OmegaConf.to_container(config, resolve=True)["it"]
+    whole = OmegaConf.create({"it": _composed(path), "data": SMALL, "process": SMALL})
+    config: Any = OmegaConf.to_container(whole.it, resolve=True)
     for node in [config, *(v for v in config.values() if isinstance(v, dict))]:
         for name in node.keys() & {*SMALL, *changes}:
             node[name] = {**SMALL, **changes}[name]

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 
 from lorafusion.lora import LoRALinear, LowRank
-from lorafusion.sites import Cond, Linear, Same
+from lorafusion.sites import Cond, Linear, Network, Same
 from tests.cases import Case, float64, inputs, perturb
 from tests.shapes import unchecked
 
@@ -43,6 +44,7 @@ def dense_layer(layer: LoRALinear, cond: Cond) -> Linear:
     """W + sum_i omega_i B_i A_i and b + sum_i omega_i (rows of base i of the composed bias), by the paper's sum."""
     weight, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
     for update in layer.updates.values():
+        assert isinstance(update, LowRank)
         omega = update.omega(cond)[0]
         if omega.ndim == 0:  # the index of the only base
             omega = torch.eye(update.num_bases, dtype=weight.dtype)[omega]
@@ -69,6 +71,7 @@ def check_no_leak(case: Case) -> None:
     assert torch.equal(changed[1:], out[1:]), "another sample's condition changes an output"
     assert (changed[0] - out[0]).abs().max() > 1e-6, "a sample's own condition changes nothing"
     here, there = ([g for _, g in _gradients(net, b, slice(1, None))] for b in (batch, other))
+    assert not here[0][0].any(), "another sample's image reaches an output"
     same(here, there)
 
 
@@ -110,7 +113,7 @@ def check_compiles(case: Case) -> None:
         torch.compiler.reset()
         try:
             out = torch.compile(net, fullgraph=True, backend="eager")(**batch)
-        except torch._dynamo.exc.TorchDynamoException as error:
+        except TorchDynamoException as error:
             raise AssertionError(f"the graph breaks: {error}") from error
         same(out, net(**batch))
 
@@ -153,6 +156,7 @@ def check_embedding(case: Case) -> None:
     outside = [name for name, p in net.named_parameters() if name not in old and id(p) not in in_slots]
     assert bool(outside) == reads, f"parameters outside the slots: {outside}; reads an embedding: {reads}"
     for cond in conds(net, inputs(net)).values():
+        assert cond is not None
         assert (cond.emb is not None) == reads
 
 
@@ -167,24 +171,27 @@ def check_linear_init(num_steps: int, num_bases: int) -> None:
         want[t - 1, i] = (t_[i + 1] - t) / (t_[i + 1] - t_[i])
         want[t - 1, i + 1] = (t - t_[i]) / (t_[i + 1] - t_[i])
     for update in updates(net):
-        same(update.omega.table.detach(), want)
+        same(update.omega.get_parameter("table").detach(), want)
 
 
-def conds(net: nn.Module, batch: Mapping[str, Tensor | None]) -> dict[str, Cond | None]:
+def conds(net: Network, batch: Mapping[str, Any]) -> dict[str, Cond | None]:
     """What each slot of each site got in one forward; None where it was not called exactly once."""
     got: dict[str, list[Cond]] = {}
     hooks = []
+
+    def watch(slot: nn.Module, calls: list[Cond]) -> None:
+        hooks.append(slot.register_forward_pre_hook(lambda _, args: calls.append(args[1])))
+
     for site in net.sites():
         for slot in site.slots:
-            calls = got.setdefault(f"{site.name}.{slot}", [])
-            hooks.append(site[slot].register_forward_pre_hook(lambda _, args, calls=calls: calls.append(args[1])))
+            watch(site[slot], got.setdefault(f"{site.name}.{slot}", []))
     net(**batch)
     for hook in hooks:
         hook.remove()
     return {name: calls[0] if len(calls) == 1 else None for name, calls in got.items()}
 
 
-def updates(net: nn.Module) -> list[LowRank]:
+def updates(net: Network) -> list[LowRank]:
     return [m for m in net.modules() if isinstance(m, LowRank)]
 
 
@@ -192,7 +199,7 @@ def same(a: Any, b: Any) -> None:
     torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
 
 
-def _gradients(net: nn.Module, batch: Mapping[str, Tensor | None], rows: slice) -> Iterator[tuple[str, Tensor]]:
+def _gradients(net: Network, batch: Mapping[str, Any], rows: slice) -> Iterator[tuple[str, Tensor]]:
     """Of a scalar of these samples' outputs, for the images and every parameter."""
     x = batch["x"].clone().requires_grad_()
     out = net(**{**batch, "x": x})

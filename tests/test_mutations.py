@@ -62,6 +62,7 @@ def batch_averaged_embedding(monkeypatch):
 
     def averaged(self, noise, label):
         emb = embed(self, noise, label)
+        assert emb is not None
         return emb.mean(0, keepdim=True).expand_as(emb)
 
     monkeypatch.setattr(NanoUNet, "embed", averaged)

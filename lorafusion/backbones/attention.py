@@ -28,7 +28,7 @@ class AttentionBlock(nn.Module):
         zeroed(self.proj)
 
     def forward(self, x: Float[Tensor, "B C H W"], cond: Cond) -> Float[Tensor, "B C H W"]:
-        y = self.norm(x, cond).flatten(2).transpose(1, 2)  # (B, N, C)
+        y = self.norm(x, cond).flatten(2).transpose(1, 2).contiguous()  # (B, N, C); no copy in channels_last memory
         qkv = self.qkv(y, cond).unflatten(2, (3, self.heads, -1))  # (B, N, 3, h, C/h)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # 3 x (B, h, N, C/h)
         y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # (B, N, C)

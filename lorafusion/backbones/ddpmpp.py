@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from lorafusion.backbones.attention import AttentionBlock
 from lorafusion.backbones.embed import Fourier, Sinusoidal
 from lorafusion.backbones.resample import Down, Up
 from lorafusion.backbones.residual import ResidualBlock
 from lorafusion.sites import Cond, Site
 
-L = TypeVar("L", nn.Linear, nn.Conv2d)
+L = TypeVar("L", bound=nn.Linear | nn.Conv2d)
 
 
 class DDPMpp(nn.Module):
@@ -115,10 +116,10 @@ class DDPMpp(nn.Module):
             )
 
     def sites(self) -> Iterator[Site]:
-        for half, blocks in (("enc", self.enc), ("dec", self.dec)):
-            for name, block in blocks.items():
+        for name, block in self.named_modules():
+            if isinstance(block, ResidualBlock):
                 yield from block.sites(
-                    f"{half}.{name}",
+                    name,
                     emb_width=self.emb_width,
                     num_steps=self.num_steps,
                     num_classes=self.num_classes,
@@ -178,11 +179,12 @@ class DDPMpp(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 _xavier(module)
-        for block in [*self.enc.values(), *self.dec.values()]:
-            _xavier(block.conv1, 1e-5)
-            if block.attn is not None:
-                _xavier(block.attn.qkv, math.sqrt(0.2))
-                _xavier(block.attn.proj, 1e-5)
+        for module in self.modules():
+            if isinstance(module, ResidualBlock):
+                _xavier(module.conv1, 1e-5)
+            elif isinstance(module, AttentionBlock):
+                _xavier(module.qkv, math.sqrt(0.2))
+                _xavier(module.proj, 1e-5)
         _xavier(self.out_conv, 1e-5)
 
 
@@ -201,7 +203,9 @@ class Embedding(nn.Module):
         emb = self.noise(noise)  # (B, noise_width)
         if self.label is not None:
             if label is None:
-                raise ValueError(f"ddpmpp: this network was built for {self.label.in_features} classes and got no label")
+                raise ValueError(
+                    f"ddpmpp: this network was built for {self.label.in_features} classes and got no label"
+                )
             emb = emb + self.label(label * math.sqrt(self.label.in_features))
         if self.augment is not None and augment is not None:
             emb = emb + self.augment(augment)

@@ -109,16 +109,15 @@ class IDDPMUNet(nn.Module):
             self.embedding = Embedding(self.noise_width, self.emb_width, self.num_classes)
 
     def sites(self) -> Iterator[Site]:
-        for part, blocks in (("enc", self.enc), ("mid", self.mid), ("dec", self.dec)):
-            for name, block in blocks.items():
-                if isinstance(block, ResidualBlock):
-                    yield from block.sites(
-                        f"{part}.{name}",
-                        emb_width=self.emb_width,
-                        num_steps=self.num_steps,
-                        num_classes=self.num_classes,
-                        affine=lambda out: nn.Linear(self.emb_width, out),
-                    )
+        for name, block in self.named_modules():
+            if isinstance(block, ResidualBlock):
+                yield from block.sites(
+                    name,
+                    emb_width=self.emb_width,
+                    num_steps=self.num_steps,
+                    num_classes=self.num_classes,
+                    affine=lambda out: nn.Linear(self.emb_width, out),
+                )
 
     def _block(self, c_in: int, c_out: int, *, attention: bool) -> ResidualBlock:
         heads = self.heads if attention else None

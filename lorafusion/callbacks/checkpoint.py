@@ -42,12 +42,10 @@ class Checkpoint(Callback):
         self._step = 0
         self._handlers: dict[signal.Signals, Any] = {}
 
-    def on_fit_start(self, trainer: Trainer, denoiser: Denoiser) -> None:
+    def on_train_start(self, trainer: Trainer, denoiser: Denoiser) -> None:
         self._saved, self._step = denoiser.images_seen, trainer.global_step
         if trainer.is_global_zero:
             remove_stale(self.folder)
-
-    def on_train_start(self, trainer: Trainer, denoiser: Denoiser) -> None:
         self._handlers = {s: signal.signal(s, self._note) for s in STOP_SIGNALS}
 
     def _note(self, number: int, frame: Any) -> None:

@@ -25,7 +25,7 @@ class EMACallback(Callback):
         self._restored: dict[str, Tensor] | None = None
         self._images = self._step = 0  # at the last update
 
-    def on_fit_start(self, trainer: Trainer, denoiser: Denoiser) -> None:
+    def on_train_start(self, trainer: Trainer, denoiser: Denoiser) -> None:
         weights = trainable(denoiser)
         self.ema = EMA(weights.values(), **self.settings)
         self._images, self._step = denoiser.images_seen, trainer.global_step

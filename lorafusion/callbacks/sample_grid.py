@@ -24,7 +24,7 @@ class SampleGrid(Callback):
         self.folder, self.sampler, self.every_images, self.n = Path(folder), sampler, every_images, n
         self._drawn = 0  # images seen at the last grid
 
-    def on_fit_start(self, trainer: Trainer, denoiser: Denoiser) -> None:
+    def on_train_start(self, trainer: Trainer, denoiser: Denoiser) -> None:
         self._drawn = denoiser.images_seen
 
     def on_train_batch_end(self, trainer: Trainer, denoiser: Denoiser, *_: Any) -> None:

@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
 
-from lorafusion.cli.check import check
+from lorafusion.cli import check
 from lorafusion.cli.help import help_text
 from lorafusion.cli.mistake import Mistake
 from lorafusion.errors import UserError
@@ -24,14 +24,14 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def run(main: Callable[[], Any]) -> None:
-    """Answer `--help` and mistakes at once, else call ``main``: a function under @hydra.main, beside the folder conf/."""
+    """Answer `--help` and mistakes at once, else call ``main``, a function under @hydra.main and beside conf/."""
     conf = Path(inspect.getfile(inspect.unwrap(main))).resolve().parent / "conf"
     arguments = sys.argv[1:]
     try:
         if {"--help", "-h"} & {*arguments}:
             print(help_text(conf, [a for a in arguments if a not in ("--help", "-h")]))
             return
-        check(arguments, conf)
+        check.check(arguments, conf)
         main()
     except Mistake as mistake:
         print(mistake, file=sys.stderr)

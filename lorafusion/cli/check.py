@@ -5,6 +5,7 @@ succeeds, its values are compared with the signatures of the classes that they g
 """
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,8 @@ class Composer:
             cfg = self._compose(job)
         except Exception as error:  # whatever Hydra says, it is said in three lines
             check_keys(settings, self._base(choices), self.registry)
-            raise composition_mistake(error, choices) from None
-        Contents(cfg, job, lambda: self._base(choices)).check()
+            raise composition_mistake(error, choices, self.registry) from None
+        Contents(cfg, job, cache(lambda: self._base(choices))).check()
         if to_run:
             check_ready(cfg, self.registry)
 
@@ -84,7 +85,7 @@ class Composer:
         try:
             return self._compose(choices)
         except Exception as error:
-            raise composition_mistake(error, choices) from None
+            raise composition_mistake(error, choices, self.registry) from None
 
     def _compose(self, overrides: list[Override]) -> DictConfig:
         lines = [str(override.input_line) for override in overrides]

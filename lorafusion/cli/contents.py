@@ -112,7 +112,8 @@ class Contents:
         """Settings that no annotation describes are compared with the kind of their default."""
         for override in self.overrides:
             key = override.key_or_group
-            if key in self.typed or "/" in key or key.startswith("hydra.") or override.is_delete():
+            chosen = key in self.cfg.hydra.runtime.choices or "/" in key  # a group
+            if chosen or key in self.typed or key.startswith("hydra.") or override.is_delete():
                 continue
             if override.is_add() or override.is_force_add():
                 check_added_root(override, self.base())

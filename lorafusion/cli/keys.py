@@ -55,9 +55,10 @@ def check_added_root(override: Override, base: DictConfig) -> None:
 def unknown_setting(override: Override, known: Sequence[str], registry: Registry) -> Mistake:
     key, given = override.key_or_group, str(override.input_line)
     value = str(override.input_line).partition("=")[2]
-    choices = registry.offered_by(key)
-    if choices:
-        return Mistake(f"{given}: {key} comes with another choice", f"did you mean to add {' or '.join(choices[:3])}?")
+    if choices := registry.offered_by(key):
+        deeper = [f"{name}={value} or " for name in known if name.partition(".")[2] == key]
+        hint = f"did you mean {''.join(deeper)}to add {' or '.join(choices[:3])}?"
+        return Mistake(f"{given}: {key} comes with another choice", hint)
     names = {*registry.groups, *known} - {group.replace("/", ".") for group in registry.groups if "/" in group}
     near = nearest(key, names)
     if near:
@@ -84,8 +85,12 @@ def _from_afar(key: str, known: Sequence[str], registry: Registry) -> str:
     return f"{parent or 'top level'} has {', '.join(name.rpartition('.')[2] for name in children)}" if children else ""
 
 
-def composition_mistake(error: Exception, choices: Sequence[Override]) -> Mistake:
+def composition_mistake(error: Exception, choices: Sequence[Override], registry: Registry) -> Mistake:
     """What Hydra says when it cannot compose, in three lines."""
+    for choice in choices:
+        group = choice.key_or_group
+        if f"override '{group}'" in str(error) and (added := registry.offered_by(group)):
+            return Mistake(f"{choice.input_line}: nothing here reads {group}", f"did you mean to add {' or '.join(added)}?")
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         given = [str(choice.input_line) for choice in choices if choice.key_or_group == group]

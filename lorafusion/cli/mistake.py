@@ -34,6 +34,8 @@ def _likeness(word: str, name: str) -> float:
 
 
 def _ratio(a: str, b: str) -> float:
+    if a != b and sorted(a) == sorted(b):
+        return 0.9  # swapped letters, which the ratio underrates in short names
     return SequenceMatcher(None, a, b, autojunk=False).ratio()
 
 

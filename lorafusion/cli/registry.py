@@ -65,19 +65,21 @@ class Registry:
         return content if isinstance(content, dict) else {}
 
     def offers(self, group: str, option: str) -> set[str]:
-        """The dotted settings that choosing this option brings."""
+        """The dotted settings that choosing this option brings, and the groups that its defaults list adds."""
         file = self.file(group, option)
+        content = self.read(file)
+        added = {str(key).lstrip("/") for entry in content.pop("defaults", []) if isinstance(entry, dict) for key in entry}
         header = re.search(r"^#\s*@package\s+(\S+)", file.read_text(), re.MULTILINE)
         package = header[1] if header else group.replace("/", ".")
-        return {key for key in flat(self.read(file), "" if package == "_global_" else package) if key != "defaults"}
+        return added | {*flat(content, "" if package == "_global_" else package)}
 
-    def offered_by(self, key: str) -> list[str]:
-        """The choices that would bring the setting ``key``, written as on the command line."""
+    def offered_by(self, name: str) -> list[str]:
+        """The choices that would bring a setting, or a group, written as on the command line."""
         return [
             f"{group}=[{option}]" if self.takes_list(group) else f"{group}={option}"
             for group, options in self.groups.items()
             for option in options
-            if group != "experiment" and key in self.offers(group, option)
+            if group != "experiment" and name in self.offers(group, option)
         ]
 
 

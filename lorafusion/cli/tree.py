@@ -13,9 +13,10 @@ def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
             continue
         below = f"{path}.{key}" if path else str(key)
         yield below, node, key
-        if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
-            if isinstance(node[key], DictConfig | ListConfig):
-                yield from walk(node[key], below)
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            continue
+        if isinstance(node[key], DictConfig | ListConfig):
+            yield from walk(node[key], below)
 
 
 def calls(cfg: DictConfig) -> Iterator[tuple[str, DictConfig]]:
@@ -29,9 +30,8 @@ def raw(cfg: DictConfig, path: str) -> Any:
     """The value at a dotted path as it is written, interpolations unresolved; None if there is none."""
     parent, _, last = path.rpartition(".")
     node = OmegaConf.select(cfg, parent) if parent else cfg
-    if isinstance(node, DictConfig) and last in node:
-        return OmegaConf.to_container(node, resolve=False)[last]  # pyright: ignore[reportArgumentType, reportCallIssue]
-    return None
+    content = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else None
+    return content.get(last) if isinstance(content, dict) else None
 
 
 def plain(value: Any) -> Any:

@@ -38,6 +38,7 @@ class Conditioning:
         Raises ValueError where two strategies want one slot, or where a strategy asks for what the network lacks
         (discrete steps, classes); ``net`` is then half attached and should be dropped.
         """
+        like = next(net.parameters())
         sites = [*net.sites()]
         for kind, strategies in ((ConvSite, self.conv), (AttnSite, self.attn)):
             entered = [site for site in sites if isinstance(site, kind)]
@@ -46,4 +47,4 @@ class Conditioning:
                     strategy.attach(site)
                 if entered and strategy.needs_emb:
                     net.add_embedding()
-        return net
+        return net.to(like)  # what was attached follows the network's device and dtype

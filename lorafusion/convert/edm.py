@@ -13,12 +13,12 @@ Their embedding holds the sines first, ours the cosines: what touches it is turn
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from lorafusion.backbones.ddpmpp import DDPMpp
 from lorafusion.convert.keys import first, qkv_rows
 from lorafusion.errors import UserError
 
@@ -37,10 +37,16 @@ _INNER = {
 }
 
 
+class DDPMpp(Protocol):
+    """What is asked of the network: the taps of its resampling filter."""
+
+    taps: Sequence[float]
+
+
 def edm(state: Mapping[str, Tensor], net: DDPMpp) -> dict[str, Tensor]:
     """``state`` of the original, by our names and in our layout; to be given to ``keys.load``.
 
-    net:  the network that it is for: its resampling filter is compared, the network itself is not changed.
+    net:  the network that it is for; it is not changed.
 
     Raises UserError for a key that has no place in a DDPMpp, and for another resampling filter.
     """
@@ -68,7 +74,9 @@ def _rename(name: str, value: Tensor) -> str | None:
         return f"pyramid.{match[1]}_down.conv.{match[2]}"
     if match := re.fullmatch(r"(enc|dec)\.(\d+)x\2_(block\d+|down|up|in\d)\.(\w+)\.(.+)", name):
         half, size, block, layer, rest = match.groups()
-        inner = _dense(layer, rest, value) if layer in ("qkv", "proj") else _INNER.get(layer) and f"{_INNER[layer]}.{rest}"
+        inner = (
+            _dense(layer, rest, value) if layer in ("qkv", "proj") else _INNER.get(layer) and f"{_INNER[layer]}.{rest}"
+        )
         return inner and f"{half}.{size}_{block}.{inner}"
     return None
 
@@ -105,7 +113,7 @@ _FUSED = "head channel q|k|v"  # with q|k|v fastest, heads make no difference
 
 
 def _check_filter(key: str, value: Tensor, net: DDPMpp) -> None:
-    taps = torch.tensor(net.taps, dtype=value.dtype)
+    taps = torch.tensor([*net.taps], dtype=value.dtype)
     wanted = taps[:, None] * taps / taps.sum() ** 2
     if value.squeeze().shape != wanted.shape or not torch.allclose(value.squeeze(), wanted):
         raise UserError(f"edm weights: {key} is not the filter of resample_filter={list(net.taps)}")

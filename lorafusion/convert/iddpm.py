@@ -1,21 +1,20 @@
 """Key map from IDDPM's networks (openai/improved-diffusion) to IDDPMUNet.
 
-    input_blocks.0.0.weight                  conv_in.weight
-    input_blocks.4.0.op.weight               enc.16_down.weight
-    input_blocks.5.0.in_layers.0.weight      enc.16_block0.norm0.weight
-    input_blocks.5.0.emb_layers.1.weight     enc.16_block0.norm1.norm_out.affine.weight
-    input_blocks.5.1.qkv.weight              enc.16_block0.attn.qkv.weight                 rows reordered
-    middle_block.2.in_layers.0.weight        mid.block1.norm0.weight
-    output_blocks.3.2.conv.weight            dec.8_up.weight
-    label_emb.weight                         embedding.label.weight                        transposed
+input_blocks.0.0.weight                  conv_in.weight
+input_blocks.4.0.op.weight               enc.16_down.weight
+input_blocks.5.0.in_layers.0.weight      enc.16_block0.norm0.weight
+input_blocks.5.0.emb_layers.1.weight     enc.16_block0.norm1.norm_out.affine.weight
+input_blocks.5.1.qkv.weight              enc.16_block0.attn.qkv.weight                 rows reordered
+middle_block.2.in_layers.0.weight        mid.block1.norm0.weight
+output_blocks.3.2.conv.weight            dec.8_up.weight
+label_emb.weight                         embedding.label.weight                        transposed
 """
 
-import re
 from collections.abc import Mapping
+from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from lorafusion.backbones.iddpm import IDDPMUNet
 from lorafusion.convert.keys import first, qkv_rows
 from lorafusion.errors import UserError
 
@@ -40,10 +39,18 @@ _INNER = {
 }
 
 
+class IDDPMUNet(Protocol):
+    """What is asked of the network: the blocks of its two halves by name, and the heads of its attention."""
+
+    enc: nn.ModuleDict
+    dec: nn.ModuleDict
+    heads: int
+
+
 def iddpm(state: Mapping[str, Tensor], net: IDDPMUNet) -> dict[str, Tensor]:
     """``state`` of the original, by our names and in our layout; to be given to ``keys.load``.
 
-    net:  the network that it is for: its levels give the names, its heads the order of rows. It is not changed.
+    net:  the network that it is for; it is not changed.
 
     Raises UserError for a key that has no place in ``net``.
     """
@@ -65,9 +72,11 @@ def _modules(net: IDDPMUNet) -> dict[str, str]:
     """Their module names -> ours."""
     names = dict(_TOP)
 
-    def block(theirs: str, ours: str, attention: str) -> None:
+    def block(theirs: str, ours: str, attention: str | None) -> None:
         for inner, name in _INNER.items():
-            names[f"{attention if name.startswith('attn') else theirs}.{inner}"] = f"{ours}.{name}"
+            owner = attention if name.startswith("attn") else theirs
+            if owner is not None:
+                names[f"{owner}.{inner}"] = f"{ours}.{name}"
 
     for i, name in enumerate(net.enc, start=1):
         if name.endswith("down"):
@@ -75,13 +84,13 @@ def _modules(net: IDDPMUNet) -> dict[str, str]:
         else:
             block(f"input_blocks.{i}.0", f"enc.{name}", f"input_blocks.{i}.1")
     block("middle_block.0", "mid.block0", "middle_block.1")
-    block("middle_block.2", "mid.block1", "")
-    i = -1
+    block("middle_block.2", "mid.block1", None)
+    i, inner = -1, 1
     for name, module in net.dec.items():
-        if name.endswith("up"):  # theirs stands at the end of the block before it, behind its attention
-            names[f"output_blocks.{i}.{1 if before.attn is None else 2}.conv"] = f"dec.{name}"
+        if name.endswith("up"):  # theirs ends the block before it, behind its attention
+            names[f"output_blocks.{i}.{inner}.conv"] = f"dec.{name}"
         else:
-            i, before = i + 1, module
+            i, inner = i + 1, 1 if module.attn is None else 2
             block(f"output_blocks.{i}.0", f"dec.{name}", f"output_blocks.{i}.1")
     return names
 

@@ -113,7 +113,7 @@ class ImageData(LightningDataModule):
             )
         start: int = self.trainer.lightning_module.images_seen if self.trainer else 0  # pyright: ignore
         spans = EndlessSpans(start, self.batch_size // accumulate, rank, world_size)
-        return self._loader(Batches(train, Permutations(n, self.seed)), spans)
+        return self._loader(Batches(train, Permutations(n, self.seed)), spans, self.num_workers)
 
     def val_dataloader(self) -> DataLoader | list:
         """The test split once, in order; nothing where there is none."""
@@ -123,7 +123,7 @@ class ImageData(LightningDataModule):
         rank, world_size, accumulate = self._ranks()
         batch = max(1, self.batch_size // (world_size * accumulate))
         spans = OnceSpans(len(test.images), batch, rank, world_size)
-        return self._loader(Batches(test, in_order), spans)
+        return self._loader(Batches(test, in_order), spans, num_workers=0)  # starting workers costs more than they save
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
         image = scaled(batch["image"])
@@ -131,12 +131,12 @@ class ImageData(LightningDataModule):
             image = flipped(image, self.seed, batch["index"])
         return {**batch, "image": image}
 
-    def _loader(self, batches: Batches, spans: Sampler[Span]) -> DataLoader:
+    def _loader(self, batches: Batches, spans: Sampler[Span], num_workers: int) -> DataLoader:
         return DataLoader(
             batches,
             batch_size=None,  # an item is a batch already
             sampler=spans,
-            num_workers=self.num_workers,
+            num_workers=num_workers,
             pin_memory=torch.cuda.is_available(),
         )
 

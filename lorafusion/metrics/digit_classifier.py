@@ -21,11 +21,11 @@ Progress = Callable[[int, int], None]  # (done, total)
 
 
 class DigitClassifier(nn.Module):
-    """Patches on an 8 x 8 grid, three convolutions, 64 features, 10 classes.
+    """Two convolutions on patches, 64 features, 10 classes.
 
-    No batch norm: with it, noise and blank images were recognised as digits with p > 0.9 nearly always.
+    No batch norm: with it, noise was recognised as a digit with p > 0.9 nearly always.
 
-    resolution:  pixels a side, a multiple of 8.
+    resolution:  pixels a side, at least 8.
     channels:    of the images.
     """
 
@@ -33,16 +33,16 @@ class DigitClassifier(nn.Module):
 
     def __init__(self, resolution: int, channels: int = 1, num_classes: int = 10):
         super().__init__()
-        if resolution < 8 or resolution % 8:
-            raise ValueError(f"the digit classifier needs images of 8 k pixels a side, like 16 or 32; got {resolution}")
+        if resolution < 8:
+            raise ValueError(f"the digit classifier needs images of at least 8 pixels a side; got {resolution}")
         self.resolution, self.channels = resolution, channels
-        patch = resolution // 8
+        patch = max(p for p in range(1, max(resolution // 16, 1) + 1) if resolution % p == 0)
+        side = (resolution // patch + 1) // 4
         self.body = nn.Sequential(
-            nn.PixelUnshuffle(patch),  # (N, C patch^2, 8, 8)
-            *(nn.Conv2d(channels * patch**2, 64, 3, padding=1), nn.ReLU()),
-            *(nn.Conv2d(64, 64, 3, padding=1, stride=2), nn.ReLU()),  # (N, 64, 4, 4)
-            *(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()),
-            *(nn.Flatten(), nn.Linear(64 * 4 * 4, self.width), nn.ReLU()),
+            nn.PixelUnshuffle(patch),  # about 16 patches a side, so that larger images cost no more
+            *(nn.Conv2d(channels * patch**2, 32, 5, padding=2, stride=2), nn.ReLU()),
+            *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Flatten(), nn.Linear(64 * side**2, self.width), nn.ReLU()),
         )
         self.head = nn.Linear(self.width, num_classes)
 
@@ -89,12 +89,12 @@ def train(
     images: np.ndarray,
     labels: np.ndarray,
     *,
-    steps: int = 400,
-    batch_size: int = 100,
+    steps: int = 800,
+    batch_size: int = 50,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> DigitClassifier:
-    """Train on uint8 images (N, C, R, R) with labels (N,) in 0 .. 9, about 10 s of one core at any resolution.
+    """Train on uint8 images (N, C, R, R) with labels (N,) in 0 .. 9, about 8 s of one core at any resolution.
 
     An eighth of every batch shows no digit at all and asks for equal probabilities: what a network says of pictures
     unlike any it has seen is an accident of its seed (noise recognised: 0.04 with one, 0.97 with another).
@@ -104,7 +104,7 @@ def train(
         torch.manual_seed(seed)
         net = DigitClassifier(images.shape[-1], images.shape[1])
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=steps)
     target = torch.from_numpy(np.array(labels, np.int64))
     for step in range(steps):
         index = torch.randint(len(images), (batch_size,), generator=draw)

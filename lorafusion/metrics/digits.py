@@ -53,8 +53,6 @@ class Digits:
         for split in (labels, test_labels):
             if len(split) < 2 or split.min() < 0 or split.max() > 9:
                 raise UserError("metric=digits judges digits: it needs data whose labels are 0 .. 9, like data=mnist")
-        if images.shape[-1] % 8:
-            raise UserError(f"metric=digits needs a resolution that 8 divides, like 16 or 32, not {images.shape[-1]}")
         self.net: DigitClassifier = digit_classifier.cached(images, labels, self.cache_dir, progress=progress)
         self.accuracy = _agreement(self.net.probabilities(test_images), test_labels) or 0.0
         if self.accuracy < self.min_accuracy:

@@ -34,7 +34,7 @@ class Moments:
         self.sum = torch.zeros(dim, dtype=torch.int64, device=device)  # (D,)
         self.outer = torch.zeros(3, dim, dim, dtype=torch.int64, device=device)  # high-high, high-low, low-low
 
-    def add(self, features: Float[Tensor, "N D"]) -> "Moments":
+    def add(self, features: Tensor) -> "Moments":  # (N, D)
         """Take in N feature vectors of size at most 4096. Raises ValueError for larger ones, NaN, and other widths."""
         if features.ndim != 2 or features.shape[1] != len(self.sum):
             raise ValueError(f"features must be (N, {len(self.sum)}); got {tuple(features.shape)}")

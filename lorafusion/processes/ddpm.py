@@ -83,7 +83,7 @@ class DDPM:
 
     def nearest_step(self, sigma: Float[Tensor, "N"]) -> Int[Tensor, "N"]:
         table = self.sigmas.to(sigma.device, sigma.dtype)
-        above = torch.bucketize(sigma, table).clamp(1, max(self.num_steps - 1, 1))  # table[above-1] < sigma
+        above = torch.bucketize(sigma.contiguous(), table).clamp(1, max(self.num_steps - 1, 1))  # table[above-1] < sigma
         if self.num_steps == 1:
             return torch.zeros_like(above)
         return torch.where(sigma - table[above - 1] <= table[above] - sigma, above - 1, above)

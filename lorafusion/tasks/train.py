@@ -1,13 +1,17 @@
 """Train a denoiser, or go on training it."""
 
+import logging
 import math
 import sys
+import warnings
 from pathlib import Path
+from typing import cast
 
 import torch
 from hydra.utils import instantiate
 from lightning import Trainer
-from omegaconf import DictConfig
+from lightning.pytorch.callbacks import ProgressBar
+from omegaconf import DictConfig, OmegaConf
 
 from lorafusion import checkpoint
 from lorafusion.callbacks import callbacks_of
@@ -17,6 +21,10 @@ from lorafusion.tasks import run_folder
 
 
 def train(cfg: DictConfig) -> None:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the stream feeds faster than nets eat
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # between Lightning and torch
+    warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before the epoch.*")  # no epochs
     folder, lock = run_folder.create(cfg)
     with lock:
         resume = _resume(cfg.resume, folder)
@@ -24,13 +32,16 @@ def train(cfg: DictConfig) -> None:
         denoiser = instantiate(cfg.denoiser, _convert_="all")
         data = instantiate(cfg.data, _convert_="all")
         trainer = build_trainer(cfg)
+        settings = OmegaConf.to_container(cfg, resolve=True)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(cast(dict, settings))
         failed = True
         try:
             trainer.fit(denoiser, datamodule=data, ckpt_path=resume, weights_only=True)
             failed = False
         finally:
             if "wandb" in sys.modules:  # else the next job of a sweep would go on writing into this run
-                sys.modules["wandb"].finish(exit_code=int(failed), quiet=True)
+                sys.modules["wandb"].finish(exit_code=int(failed))
     print(folder)
     for callback in callbacks_of(trainer, Checkpoint):
         if callback.stopped_by:
@@ -41,6 +52,7 @@ def build_trainer(cfg: DictConfig) -> Trainer:
     """The trainer of ``cfg``, its length and intervals turned from images into steps."""
     batch = cfg.data.batch_size
     validate_every = max(1, cfg.validate_every_images // batch) * cfg.trainer.accumulate_grad_batches
+    callbacks = [instantiate(callback, _convert_="all") for callback in cfg.callbacks.values()]
     return instantiate(
         cfg.trainer,
         max_steps=math.ceil(cfg.images / batch),
@@ -49,7 +61,8 @@ def build_trainer(cfg: DictConfig) -> Trainer:
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the stream is already cut by rank
         logger=[instantiate(logger, _convert_="all") for logger in cfg.logger.values()],
-        callbacks=[instantiate(callback, _convert_="all") for callback in cfg.callbacks.values()],
+        callbacks=callbacks,
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         plugins=[WholeFileIO()],
         enable_checkpointing=False,  # Lightning's own; ours is a callback
         _convert_="all",

@@ -54,7 +54,7 @@ class TestMoments:
         product = sum(Fraction(a) * Fraction(b) for a, b in x.tolist()) / Fraction(LSB) ** 2
         assert high[0][1] * 2**40 + (cross[0][1] + cross[1][0]) * 2**20 + low[0][1] == product
 
-    @pytest.mark.parametrize("size", [1, 7, 64, 4096, 9000])
+    @pytest.mark.parametrize("size", [3, 64, 4096, 9000])
     def test_same_bits_for_any_batch_size_and_order(self, size):
         x = features(9001, 8)
         together, apart = Moments(8).add(x), Moments(8)
@@ -65,7 +65,7 @@ class TestMoments:
 
     def test_a_plain_float_sum_would_not_pass_the_test_above(self):
         x = features(9001, 8).double()
-        assert not torch.equal(x.sum(0), x.flip(0).sum(0))
+        assert not torch.equal(x.T @ x, sum(part.T @ part for part in x.split(64)))
 
     def test_merging_gives_the_same_bits_as_adding(self):
         x = features(1000, 8)

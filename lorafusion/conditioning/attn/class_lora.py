@@ -21,12 +21,15 @@ class ClassLoRA:
 
     def attach(self, site: AttnSite) -> None:
         if site.num_classes is None:
-            raise ValueError("class_lora reads a class label and this network has none; set denoiser.num_classes")
+            raise ValueError(
+                "class_lora reads a class label and this network has none; "
+                "set its number of classes (backbone.num_classes='${data.num_classes}')"
+            )
         for slot in site.dense_slots:
             add_update(site, slot, "class_lora", self._update(site.dense(slot), site.num_classes))
 
     def _update(self, dense: nn.Linear, num_classes: int) -> LowRank:
-        m = (self.num_bases or num_classes) if self.compositional else num_classes
+        m = self.num_bases if self.compositional and self.num_bases is not None else num_classes
         omega = LabelTable(unit_rows(num_classes, m)) if self.compositional else Label()
         return LowRank(dense.in_features, dense.out_features, rank=self.rank, num_bases=m, omega=omega)
 
