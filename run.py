@@ -9,7 +9,7 @@ from lorafusion import cli
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-@cli.one_line_errors
+@cli.job
 def main(cfg: DictConfig) -> Any:
     return hydra.utils.get_method(cfg.task._target_)(cfg)
 

@@ -1,4 +1,4 @@
-"""The house's own rules, read from the source: who imports whom, how long things are, names and calls that are not used."""
+"""The rules of the house, read from the source: who imports whom, sizes, names and calls that are not used."""
 
 import ast
 from functools import cache
@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lorafusion"
-FILES = sorted(PACKAGE.rglob("*.py")) + [ROOT / "run.py"]
+FILES = [*sorted(PACKAGE.rglob("*.py")), ROOT / "run.py"]
 EVERYWHERE = [
     *FILES,
     *(
@@ -129,9 +129,9 @@ def code_from_data(file: Path) -> list[str]:
         if name == "torch.load" and keywords.get("weights_only") is not True:
             found.append(f"{file}:{node.lineno}: torch.load without weights_only=True")
     for node in ast.walk(tree(file)):
-        if isinstance(node, ast.ImportFrom) and node.module in ("pickle", "marshal"):
-            if {"load", "loads"} & {alias.name for alias in node.names}:
-                found.append(f"{file}:{node.lineno}: from {node.module} import load")
+        names = {alias.name for alias in node.names} if isinstance(node, ast.ImportFrom) else set()
+        if isinstance(node, ast.ImportFrom) and node.module in ("pickle", "marshal") and names & {"load", "loads"}:
+            found.append(f"{file}:{node.lineno}: from {node.module} import load")
     return found
 
 

@@ -17,12 +17,12 @@ from lorafusion.backbones.attention import AttentionBlock
 from lorafusion.backbones.embed import Fourier, Sinusoidal
 from lorafusion.backbones.resample import Down, Up
 from lorafusion.backbones.residual import ResidualBlock
-from lorafusion.sites import Cond, Site
+from lorafusion.sites import Cond, Network, Site
 
 L = TypeVar("L", bound=nn.Linear | nn.Conv2d)
 
 
-class DDPMpp(nn.Module):
+class DDPMpp(Network):
     """Predicts a map of the input's size from ``(x, noise, step, label, augment)``; noise is EDM's c_noise.
 
     resolution:        pixels a side, divisible by 2^(levels - 1).

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from lorafusion.backbones.embed import Sinusoidal
 from lorafusion.backbones.residual import ResidualBlock
-from lorafusion.sites import Cond, Site
+from lorafusion.sites import Cond, Network, Site
 
 
-class IDDPMUNet(nn.Module):
+class IDDPMUNet(Network):
     """Predicts eps, and the interpolation v of a learned variance, from ``(x, noise, step, label)``.
 
     resolution:        pixels a side, divisible by 2^(levels - 1).

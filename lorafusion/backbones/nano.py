@@ -6,8 +6,10 @@ After dataflowr's teaching U-Net, with a right sinusoidal embedding and optional
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -59,11 +61,8 @@ class NanoUNet(Network):
         self.mid = stage(sizes[3], w2, w1, w1, w2)
         self.up = nn.ModuleList(nn.ConvTranspose2d(w, w, 4, stride=2, padding=1) for w in (w2, w1, w0))
         self.dec = nn.ModuleList(
-            [
-                stage(sizes[2], 2 * w2, w2, w1, w1),
-                stage(sizes[1], 2 * w1, w1, w0, w0),
-                stage(sizes[0], 2 * w0, *[w0] * 3),
-            ]
+            stage(size, 2 * first, first, *rest)
+            for size, first, *rest in ((sizes[2], w2, w1, w1), (sizes[1], w1, w0, w0), (sizes[0], w0, w0, w0))
         )
         self.out = nn.Conv2d(w0, channels, 3, padding=1)
 
@@ -103,7 +102,7 @@ class NanoUNet(Network):
         return emb
 
     def sites(self) -> Iterator[Site]:
-        stages = {f"enc.{i}": stage for i, stage in enumerate(self.enc)}
+        stages: dict[str, Any] = {f"enc.{i}": stage for i, stage in enumerate(self.enc)}
         stages |= {"mid": self.mid} | {f"dec.{i}": stage for i, stage in enumerate(self.dec)}
         for name, stage in stages.items():
             yield from stage.sites(
@@ -133,9 +132,10 @@ class Stage(nn.Module):
         self.attn = AttentionBlock(widths[-1], groups=1) if attention else None
 
     def forward(self, x: Float[Tensor, "B C H W"], cond: Cond) -> Float[Tensor, "B D H W"]:
-        x = nn.functional.silu(self.convs[0](self.norm(x, cond)))
-        for norm, conv in zip(self.norms, self.convs[1:], strict=True):
-            x = nn.functional.silu(conv(norm(x)))
+        first, *rest = self.convs
+        x = F.silu(first(self.norm(x, cond)))
+        for norm, conv in zip(self.norms, rest, strict=True):
+            x = F.silu(conv(norm(x)))
         return x if self.attn is None else self.attn(x, cond)
 
     def sites(self, name: str, **sizes) -> Iterator[Site]:

@@ -28,6 +28,8 @@ def check(arguments: Sequence[str], conf: Path) -> None:
     if flags.hydra_help or flags.info or flags.shell_completion or flags.experimental_rerun:
         return
     extra = [Path(flags.config_dir).resolve()] if flags.config_dir else []
+    if extra and not extra[0].is_dir():
+        raise Mistake(f"--config-dir {flags.config_dir}: there is no such folder")
     registry = Registry(conf, *extra)
     overrides = [parse(text, registry) for text in flags.overrides]
     multirun = flags.multirun or any(str(o.input_line).upper() == "HYDRA.MODE=MULTIRUN" for o in overrides)
@@ -73,7 +75,7 @@ class Composer:
         except Exception as error:  # whatever Hydra says, it is said in three lines
             check_keys(settings, self._base(choices), self.registry)
             raise composition_mistake(error, choices, self.registry) from None
-        Contents(cfg, job, cache(lambda: self._base(choices))).check()
+        Contents(cfg, job, cache(lambda: self._base(choices)), self.registry).check()
         if to_run:
             check_ready(cfg, self.registry)
 

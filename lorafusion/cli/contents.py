@@ -12,9 +12,10 @@ from omegaconf.errors import OmegaConfBaseException
 from lorafusion.cli.interpolations import unresolved
 from lorafusion.cli.keys import check_added_root
 from lorafusion.cli.mistake import Mistake, nearest, suggest
+from lorafusion.cli.registry import Registry
 from lorafusion.cli.signature import NoSuchTarget, Parameter, Signature, signature
 from lorafusion.cli.tree import calls, plain, raw
-from lorafusion.cli.values import Type, instead, like, read, show
+from lorafusion.cli.values import Type, instead, like, literal, read, show
 
 
 @dataclass
@@ -24,6 +25,7 @@ class Contents:
     cfg: DictConfig
     overrides: list[Override]
     base: Callable[[], DictConfig]
+    registry: Registry
     typed: set[str] = field(default_factory=set)  # settings that an annotation describes
 
     def __post_init__(self):
@@ -37,6 +39,7 @@ class Contents:
         found.sort(key=lambda pair: pair[0] not in self.given)  # stable: the user's own first
         if found:
             raise found[0][1]
+        self._check_listed()
         self._check_untyped()
 
     def _call(self, path: str, node: DictConfig) -> Iterator[tuple[str, Mistake]]:
@@ -45,9 +48,8 @@ class Contents:
         try:
             call = signature(target)
         except NoSuchTarget as error:
-            module, _, name = target.rpartition(".")
             wrong = f"{self.given.get(where, f'{where}={target}')}: there is no {target}"
-            yield where, Mistake(wrong, suggest(name, error.names, f"{module}.{{}}", ""))
+            yield where, Mistake(wrong, suggest(error.missing, error.names, error.write, ""))
             return
         for key in [key for key in node if not str(key).startswith("_")] if call else ():
             assert call is not None
@@ -107,6 +109,13 @@ class Contents:
             return plain(OmegaConf.select(self.base(), setting))
         except OmegaConfBaseException:
             return None  # a default that does not resolve serves as no example
+
+    def _check_listed(self) -> None:
+        """Settings whose values a remark in their file lists."""
+        for key in self.given:
+            value = OmegaConf.select(self.cfg, key, throw_on_missing=False)
+            if isinstance(value, str) and (listed := self.registry.listed_values(key)) and value not in listed:
+                raise self._wrong_value(key, value, literal(tuple(listed)))
 
     def _check_untyped(self) -> None:
         """Settings that no annotation describes are compared with the kind of their default."""

@@ -60,7 +60,7 @@ def unknown_setting(override: Override, known: Sequence[str], registry: Registry
         hint = f"did you mean {''.join(deeper)}to add {' or '.join(choices[:3])}?"
         return Mistake(f"{given}: {key} comes with another choice", hint)
     names = {*registry.groups, *known} - {group.replace("/", ".") for group in registry.groups if "/" in group}
-    near = nearest(key, names)
+    near = nearest(key, [name for name in names if not key.startswith(f"{name}.")])
     if near:
         write = "~{}" if override.is_delete() else f"{{}}={value}"
         hint = f"did you mean {' or '.join(write.format(name) for name in near)}?"
@@ -90,7 +90,9 @@ def composition_mistake(error: Exception, choices: Sequence[Override], registry:
     for choice in choices:
         group = choice.key_or_group
         if f"override '{group}'" in str(error) and (added := registry.offered_by(group)):
-            return Mistake(f"{choice.input_line}: nothing here reads {group}", f"did you mean to add {' or '.join(added)}?")
+            return Mistake(
+                f"{choice.input_line}: nothing here reads {group}", f"did you mean to add {' or '.join(added)}?"
+            )
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         given = [str(choice.input_line) for choice in choices if choice.key_or_group == group]

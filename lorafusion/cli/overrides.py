@@ -16,6 +16,8 @@ SWEEP_LIMIT = 256  # alternatives of one sweep that are checked; a range may hav
 
 def parse(text: str, registry: Registry) -> Override:
     """One override. Raises Mistake where the text is none, or chooses what no group has."""
+    if len(text) > 2 and text[0] == text[-1] and text[0] in "'\"":
+        raise Mistake(f"{text}: the shell passed the quotes on", f"did you mean {text[1:-1]}?")
     if "=" not in text and not text.startswith("~"):
         raise _bare_word(text, registry)
     if re.match(r"[+~]*/", text):
@@ -52,6 +54,8 @@ def _unreadable(text: str) -> Mistake:
         if value.count(opening) != value.count(closing):
             missing = f"{value}{closing}" if value.count(opening) > value.count(closing) else f"{opening}{value}"
             return Mistake(f"{text}: unbalanced {opening}{closing}", f"did you mean '{key}={missing}'?")
+    if "/" in key and "." in key:
+        return Mistake(f"{text}: a setting is written with dots", f"did you mean {key.replace('/', '.')}={value}?")
     quoted = value.replace("'", "")
     return Mistake(
         f"{text}: cannot be read",
@@ -82,7 +86,7 @@ def check_group(override: Override, registry: Registry) -> None:
 
 def _unknown_option(group: str, option: object, given: str, others: list[str], registry: Registry) -> Mistake:
     every = _all_options(registry, group)
-    if option in (None, ""):
+    if str(option).lower() in ("none", "null", ""):
         none = "none is the default: leave it out" if registry.defaults.get(group, "") is None else ""
         return Mistake(
             f"{given}: no choice", f"did you mean {group}=[]?" if registry.takes_list(group) else none, every
@@ -91,7 +95,7 @@ def _unknown_option(group: str, option: object, given: str, others: list[str], r
         return Mistake(f"{given}: a group is chosen by name", every, f"settings are given like {group}.name=value")
     write = f"{group}=[{','.join([*others, '{}'])}]" if registry.takes_list(group) else f"{group}={{}}"
     wrong = f"{given}: {group} has no {option}" if given != f"{group}={option}" else f"{given}: no such choice"
-    return Mistake(wrong, suggest(str(option), registry.groups[group], write), every)
+    return Mistake(wrong, suggest(str(option), registry.groups[group], write, ""), every)
 
 
 def _check_no_group(override: Override, registry: Registry) -> None:

@@ -8,7 +8,11 @@ from lorafusion.cli.mistake import Mistake, nearest
 from lorafusion.cli.registry import Registry
 from lorafusion.cli.tree import walk
 
-PATHS = {"ckpt": (), "samples": (), "resume": ("auto",)}  # settings that name an existing file, and words that are no file
+PATHS = {
+    "ckpt": (),
+    "samples": (),
+    "resume": ("auto",),
+}  # settings that name an existing file, and words that are no file
 
 
 def check_ready(cfg: DictConfig, registry: Registry) -> None:

@@ -59,6 +59,18 @@ class Registry:
             found = re.search(r"\A(?:# @.*\n|\s*\n)*#\s*(?!@)(.*)$", text, re.MULTILINE)
         return found[1].strip() if found else ""
 
+    def listed_values(self, setting: str) -> list[str]:
+        """The values that a remark lists: `variance: small # small large learned`; [] where it lists none."""
+        key = re.escape(setting.rpartition(".")[2])
+        pattern = rf"^\s*{key}: *([a-z][\w-]*) *# *(?:[^:;#]*: )?((?:[\w.-]+ +)+[\w.-]+) *(?:;.*)?$"
+        values: dict[str, None] = {}
+        for group, options in self.groups.items():
+            for option in options if setting.startswith(group.replace("/", ".")) else ():
+                found = re.search(pattern, self.file(group, option).read_text(), re.MULTILINE)
+                if found and found[1] in (words := found[2].split()) and setting in self.offers(group, option):
+                    values |= dict.fromkeys(words)
+        return [*values]
+
     @staticmethod
     def read(file: Path) -> dict[str, Any]:
         content = yaml.load(file.read_text(), Loader=_Loader)
@@ -68,7 +80,9 @@ class Registry:
         """The dotted settings that choosing this option brings, and the groups that its defaults list adds."""
         file = self.file(group, option)
         content = self.read(file)
-        added = {str(key).lstrip("/") for entry in content.pop("defaults", []) if isinstance(entry, dict) for key in entry}
+        added = {
+            str(key).lstrip("/") for entry in content.pop("defaults", []) if isinstance(entry, dict) for key in entry
+        }
         header = re.search(r"^#\s*@package\s+(\S+)", file.read_text(), re.MULTILINE)
         package = header[1] if header else group.replace("/", ".")
         return added | {*flat(content, "" if package == "_global_" else package)}

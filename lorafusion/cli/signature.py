@@ -12,11 +12,18 @@ Named = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class NoSuchTarget(Exception):
-    """The module is there and does not define the name. ``names``: those that it defines."""
+    """A dotted name leads nowhere.
 
-    def __init__(self, target: str, names: list[str]):
+    missing:  the first part that is not there.
+    names:    what is there in its place.
+    write:    the whole name with a gap {} for one of these.
+    """
+
+    def __init__(self, target: str, rest: list[str], names: list[str]):
         super().__init__(target)
-        self.names = names
+        parts = target.split(".")
+        before, after = parts[: len(parts) - len(rest)], rest[1:]
+        self.missing, self.names, self.write = rest[0], names, ".".join([*before, "{}", *after])
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,11 @@ class Module:
 
     def statements(self) -> Iterator[ast.stmt]:
         yield from _flat(parse(self.file).body) if self.file else ()
+
+    def open(self) -> bool:
+        """Whether it may define names that its source does not show."""
+        stars = (s for s in self.statements() if isinstance(s, ast.ImportFrom) and s.names[0].name == "*")
+        return next(stars, None) is not None or "__getattr__" in names(self)
 
 
 @dataclass(frozen=True)
@@ -68,17 +80,15 @@ def signature(target: str) -> Signature | None:
     Raises NoSuchTarget where the source shows that there is none.
     """
     module, rest = _locate(target)
-    if module is None:
+    if module is None and not importlib.util.find_spec(target.partition(".")[0]):
+        raise NoSuchTarget(target, target.split("."), ["lorafusion", "lightning", "torch"])
+    if module is None or not rest:
         return None
-    if not rest:
-        raise NoSuchTarget(target, names(module))
     found = resolve(module, rest[0])
     if found is None:
-        if any(isinstance(s, ast.ImportFrom) and s.names[0].name == "*" for s in module.statements()):
+        if module.open():
             return None
-        if {"__getattr__"} & set(names(module)):
-            return None
-        raise NoSuchTarget(target, names(module))
+        raise NoSuchTarget(target, rest, names(module))
     for part in rest[1:]:  # a method of a class
         methods = [n for n in getattr(found.node, "body", []) if getattr(n, "name", None) == part]
         if not methods:

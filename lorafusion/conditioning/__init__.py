@@ -36,15 +36,20 @@ class Conditioning:
         """Attach every strategy to every site of its kind, in place, and return ``net``.
 
         Raises ValueError where two strategies want one slot, or where a strategy asks for what the network lacks
-        (discrete steps, classes); ``net`` is then half attached and should be dropped.
+        (sites of its kind, discrete steps, classes); ``net`` is then half attached and should be dropped.
         """
         like = next(net.parameters())
         sites = [*net.sites()]
         for kind, strategies in ((ConvSite, self.conv), (AttnSite, self.attn)):
-            entered = [site for site in sites if isinstance(site, kind)]
             for strategy in strategies:
+                entered = [site for site in sites if isinstance(site, kind)]
+                if not entered:
+                    raise ValueError(
+                        f"{type(strategy).__name__} finds no {kind.__name__} in this network; "
+                        "give it some (backbone.attn_resolutions) or leave the strategy out (conditioning/attn=[])"
+                    )
                 for site in entered:
                     strategy.attach(site)
-                if entered and strategy.needs_emb:
+                if strategy.needs_emb:
                     net.add_embedding()
         return net.to(like)  # what was attached follows the network's device and dtype

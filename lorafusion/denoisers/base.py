@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lorafusion.conditioning import Conditioning
 from lorafusion.draws import Draws
-from lorafusion.processes import Prediction, Process
+from lorafusion.processes import Net, Prediction, Process
 from lorafusion.samplers import Progress, Sampler
 from lorafusion.sites import Network
 
@@ -96,18 +96,11 @@ class Denoiser(LightningModule):
                     progress(before * steps + done, len(starts) * steps)
 
             def denoise(x: Tensor, sigma: Tensor, some: Tensor | None = some) -> Prediction:
-                return self.process.denoise(self._in_its_dtype, x, sigma, some)
+                return self.process.denoise(in_its_dtype(self.net), x, sigma, some)
 
             draws = Draws(self.seed + _SAMPLING, seeds[rows].to(self.device))
             images.append(sampler(denoise, self.process, draws, shape, self.device, report).float())
         return torch.cat(images)[: len(seeds)].clamp(-1, 1)
-
-    def _in_its_dtype(
-        self, x: Tensor, noise: Tensor, step: Tensor | None, label: Tensor | None, augment: Tensor | None
-    ) -> Tensor:
-        """The network as a function of the sampler's float64 state."""
-        dtype = next(self.net.parameters()).dtype
-        return self.net(x.to(dtype), noise.to(dtype), step, label, augment).to(x.dtype)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer = self.optimizer([p for p in self.net.parameters() if p.requires_grad])
@@ -124,3 +117,13 @@ class Denoiser(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.images_seen = checkpoint["images_seen"]
+
+
+def in_its_dtype(net: Network) -> Net:
+    """The network as a function of a sampler's float64 state."""
+    dtype = next(net.parameters()).dtype
+
+    def call(x: Tensor, noise: Tensor, step: Tensor | None, label: Tensor | None, augment: Tensor | None) -> Tensor:
+        return net(x.to(dtype), noise.to(dtype), step, label, augment).to(x.dtype)
+
+    return call

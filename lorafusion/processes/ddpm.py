@@ -43,18 +43,19 @@ class DDPM:
         self, x0: Float[Tensor, "B C H W"], step: Int[Tensor, "B"], eps: Float[Tensor, "B C H W"]
     ) -> Float[Tensor, "B C H W"]:
         """x_t ~ q(x_t | x0). Ho et al. 2020, eq. 4."""
-        alpha_bar = per_image(self._at(self.alpha_bar, step, x0), x0)
-        return alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * eps
+        of_x0, of_eps = (self._at(table, step, x0) for table in (self.alpha_bar.sqrt(), (1 - self.alpha_bar).sqrt()))
+        return per_image(of_x0, x0) * x0 + per_image(of_eps, x0) * eps
 
     def posterior(
         self, x0: Float[Tensor, "B C H W"], x_t: Float[Tensor, "B C H W"], step: Int[Tensor, "B"]
     ) -> tuple[Float[Tensor, "B C H W"], Float[Tensor, "B"]]:
         """Mean and variance of q(x_{t-1} | x_t, x0). Ho et al. 2020, eq. 7. At step 0 the variance is 0."""
-        previous = torch.cat((torch.ones(1, dtype=torch.float64), self.alpha_bar[:-1]))
-        beta, bar, bar_s = (self._at(table, step, x0) for table in (self.betas, self.alpha_bar, previous))
+        beta, bar = self.betas, self.alpha_bar  # (T,)
+        bar_s = torch.cat((torch.ones(1, dtype=torch.float64), bar[:-1]))  # of the step before
         of_x0, of_x_t = bar_s.sqrt() * beta / (1 - bar), (1 - beta).sqrt() * (1 - bar_s) / (1 - bar)
-        mean = per_image(of_x0, x0) * x0 + per_image(of_x_t, x0) * x_t
-        return mean, beta * (1 - bar_s) / (1 - bar)
+        variance = beta * (1 - bar_s) / (1 - bar)
+        of_x0, of_x_t, variance = (self._at(table, step, x0) for table in (of_x0, of_x_t, variance))  # each (B,)
+        return per_image(of_x0, x0) * x0 + per_image(of_x_t, x0) * x_t, variance
 
     def loss(
         self, net: Net, x0: Tensor, draws: Draws, label: Tensor | None = None, augment: Tensor | None = None
@@ -82,8 +83,8 @@ class DDPM:
         return self._at(self.sigmas, self.nearest_step(sigma), sigma)
 
     def nearest_step(self, sigma: Float[Tensor, "N"]) -> Int[Tensor, "N"]:
-        table = self.sigmas.to(sigma.device, sigma.dtype)
-        above = torch.bucketize(sigma.contiguous(), table).clamp(1, max(self.num_steps - 1, 1))  # table[above-1] < sigma
+        table, sigma = self.sigmas.to(sigma.device, sigma.dtype), sigma.contiguous()
+        above = torch.bucketize(sigma, table).clamp(1, max(self.num_steps - 1, 1))  # table[above - 1] < sigma
         if self.num_steps == 1:
             return torch.zeros_like(above)
         return torch.where(sigma - table[above - 1] <= table[above] - sigma, above - 1, above)
@@ -95,8 +96,9 @@ class DDPM:
         """beta_t of the (respaced) step, 1 - alpha_bar_t / alpha_bar_s, in the coordinates of level s."""
         return (1 + sigma_s**2) * (sigma_t**2 - sigma_s**2) / (1 + sigma_t**2)
 
-    def _at(self, table: Tensor, step: Int[Tensor, "N"], like: Tensor) -> Float[Tensor, "N"]:
-        return table.to(like.device)[step].to(like.dtype)
+    def _at(self, table: Float[Tensor, "T"], step: Int[Tensor, "N"], like: Tensor) -> Float[Tensor, "N"]:
+        """Entries of a table, which is worked out in float64: 1 - alpha_bar has no digits left in float32 near t = 0."""
+        return table.to(like.device, like.dtype)[step]
 
 
 def linear_betas(num_steps: int) -> Float[Tensor, "T"]:

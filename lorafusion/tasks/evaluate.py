@@ -125,7 +125,8 @@ def data_config(file: Path, cfg: DictConfig) -> DictConfig:
         if (saved := folder / "config.yaml").is_file():
             run = OmegaConf.load(saved)
             if "data" in run:
-                return OmegaConf.merge(run.data, {"cache_dir": cfg.paths.data_dir})  # pyright: ignore[reportReturnType]
+                run.data.cache_dir = cfg.paths.data_dir  # the run's own may be another machine's
+                return run.data
     return cfg.data
 
 

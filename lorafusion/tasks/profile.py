@@ -31,16 +31,13 @@ def profile(cfg: DictConfig) -> None:
     parts = by_part(cfg)
     total = Size(sum(p.parameters for p in parts.values()), sum(p.macs for p in parts.values()))
     table = Table(title=f"{cfg.name}: one image of {cfg.data.channels} x {cfg.data.resolution} x {cfg.data.resolution}")
-    for column in ("part", "parameters", "share", "of base", "multiply-adds", "share", "of base"):
-        table.add_column(column, justify="left" if column == "part" else "right")
+    for column in ("part", "parameters", "of base", "multiply-adds", "of base"):
+        table.add_column(column, justify="left" if column == "part" else "right", no_wrap=True)
+    base = parts["base"]
     for name, size in [*parts.items(), ("all", total)]:
-        row = [name]
-        for value, whole, base in (
-            (size.parameters, total.parameters, parts["base"].parameters),
-            (size.macs, total.macs, parts["base"].macs),
-        ):
-            row += [f"{value:,}", f"{value / whole:.2%}", f"{value / base:+.2%}" if name != "base" else ""]
-        table.add_row(*row, end_section=name == PARTS[-1])
+        parameters = (f"{size.parameters:,}", f"{size.parameters / base.parameters:.2%}")
+        macs = (f"{size.macs:,}", f"{size.macs / base.macs:.2%}")
+        table.add_row(name, *parameters, *macs, end_section=name == PARTS[-1])
     Console().print(table)
     summary = {
         "parameters": total.parameters,

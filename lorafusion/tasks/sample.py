@@ -48,14 +48,14 @@ def write(images: np.ndarray, seeds: Tensor, labels: Tensor | None, out: Path) -
 
 
 def parse_seeds(seeds: str | int | ListConfig | None, n: int) -> Tensor:
-    """'0-63', '1,5,9', '0-3,8', a number, a list of these, or None = 0 .. n-1. Raises UserError on anything else."""
+    """'0-63', a number, a list of these, or None = 0 .. n-1. Raises UserError on anything else."""
     if seeds is None:
         return torch.arange(n)
-    parts = seeds if isinstance(seeds, ListConfig | list) else str(seeds).split(",")
+    parts = seeds if isinstance(seeds, ListConfig) else [seeds]
     values: list[int] = []
     for part in parts:
-        first, _, last = str(part).partition("-")
-        if not first.strip().isdecimal() or (last and not last.strip().isdecimal()):
+        first, dash, last = str(part).partition("-")
+        if not first.strip().isdecimal() or (dash and not last.strip().isdecimal()):
             raise UserError(f"seeds={seeds}: {part!r} is neither a number nor a range like 0-63")
         values += range(int(first), int(last or first) + 1)
     if not values:

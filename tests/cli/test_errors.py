@@ -21,6 +21,7 @@ from lorafusion.errors import UserError
 
 def task(cfg):
     print("job", cfg.what)
+    open(f"{cfg.paths.run_dir}/written", "w").close()
     if cfg.what == "user":
         raise UserError("the file is not there,\\nlook elsewhere")
     if cfg.what == "bug":
@@ -36,7 +37,7 @@ def task(cfg):
         raise SystemExit(143)
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-@cli.one_line_errors
+@cli.job
 def main(cfg):
     return task(cfg)
 
@@ -45,6 +46,8 @@ if __name__ == "__main__":
 """
 CONFIG = """
 what: fine
+paths: {run_dir: "runs/${what}"}
+hydra: {run: {dir: "${paths.run_dir}"}, sweep: {dir: multirun}}
 task: {_target_: builtins.print}
 """
 
@@ -112,6 +115,16 @@ def test_in_a_multirun_the_job_fails_and_the_others_run(app):
     assert "Traceback" not in done.stderr
 
 
+def test_each_job_of_a_multirun_has_its_own_folder(app, tmp_path):
+    app("-m", "what=fine,again")
+    assert sorted(str(f.relative_to(tmp_path)) for f in tmp_path.rglob("written")) == [
+        "multirun/0/written",
+        "multirun/1/written",
+    ]
+    app("-m", "what=fine,again", "paths.run_dir=multirun/${what}", "hydra.sweep.subdir=${what}")
+    assert (tmp_path / "multirun" / "again" / "written").is_file()
+
+
 def raised(config: dict) -> InstantiationException:
     with pytest.raises(InstantiationException) as error:
         instantiate(config)
@@ -121,6 +134,12 @@ def raised(config: dict) -> InstantiationException:
 def test_a_setting_that_our_class_refuses_is_for_the_user():
     said = said_to_user(raised({"net": {"_target_": "lorafusion.backbones.nano.NanoUNet", "resolution": 9}}))
     assert said == "net: nano halves its image three times: resolution must be a multiple of 8, got 9"
+
+
+def test_a_setting_that_lightning_refuses_is_for_the_user():
+    said = said_to_user(raised({"_target_": "lightning.Trainer", "accelerator": "gup", "logger": False}))
+    assert said is not None
+    assert "gup" in said
 
 
 def test_a_user_error_inside_a_constructor_is_for_the_user():

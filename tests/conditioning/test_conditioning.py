@@ -45,9 +45,14 @@ def test_no_strategy_changes_nothing():
     assert [*net.state_dict()] == names
 
 
-def test_an_embedding_is_not_built_for_sites_that_do_not_exist():
-    assert Conditioning(attn=[Recorder(needs_emb=True)]).attach(_nano(attn_resolutions=[])).noise_embed is None
+def test_the_embedding_is_built_only_if_something_reads_it():
+    assert Conditioning(attn=[Recorder()]).attach(_nano()).noise_embed is None
     assert Conditioning(attn=[Recorder(needs_emb=True)]).attach(_nano()).noise_embed is not None
+
+
+def test_a_strategy_without_a_place_is_refused_not_left_out():
+    with pytest.raises(ValueError, match="Recorder finds no AttnSite"):
+        Conditioning(attn=[Recorder()]).attach(_nano(attn_resolutions=[]))
 
 
 @pytest.mark.parametrize("backbone", backbones())
