@@ -34,9 +34,8 @@ def _likeness(word: str, name: str) -> float:
 
 
 def _ratio(a: str, b: str) -> float:
-    if a != b and sorted(a) == sorted(b):
-        return 0.9  # swapped letters, which the ratio underrates in short names
-    return SequenceMatcher(None, a, b, autojunk=False).ratio()
+    swapped = 0.9 if a != b and sorted(a) == sorted(b) else 0.0  # which the ratio underrates in short names
+    return max(swapped, SequenceMatcher(None, a, b, autojunk=False).ratio())
 
 
 def suggest(word: str, names: Iterable[str], write: str = "{}", every: str = "choose from {}") -> str:
