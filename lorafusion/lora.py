@@ -15,7 +15,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lorafusion.sites import AttnSite, Cond, Linear
@@ -59,16 +59,25 @@ class LowRank(nn.Module):
         """How much of each base every sample gets."""
         return self.omega(cond)
 
-    def gate(self, cond: Cond) -> Float[Tensor, "B mr"]:
-        """repeat(omega(cond), r), times the scale."""
-        gate = self.mixture(cond).repeat_interleave(self.rank, dim=1)  # (B, m r)
+    def gate(self, omega: Float[Tensor, "B m"]) -> Float[Tensor, "B mr"]:
+        """repeat(omega, r), times the scale."""
+        gate = omega.repeat_interleave(self.rank, dim=1)  # (B, m r)
         return gate if self.scale is None else gate * self.scale
 
     def forward(self, x: Float[Tensor, "B N d_in"], cond: Cond) -> Float[Tensor, "B N d_out"]:
-        gate = self.gate(cond)  # (B, m r)
+        return self.factored(x, self.omega(cond))
+
+    def factored(self, x: Float[Tensor, "B N d_in"], omega: Tensor) -> Float[Tensor, "B N d_out"]:
+        """The update of x, for what the omega module gave."""
+        gate = self.gate(omega)  # (B, m r)
         y = F.linear(x, self.down) * gate[:, None]  # (B, N, m r)
         y = F.linear(y, self.up)  # (B, N, d_out)
         return y if self.bias is None else y + (gate @ self.bias)[:, None]
+
+    def dense(self, omega: Tensor) -> tuple[Float[Tensor, "d_out d_in"], Float[Tensor, "d_out"] | None]:
+        """The update as a weight and a bias of its own, for an omega of one row."""
+        gate = self.gate(omega)  # (1, m r)
+        return (self.up * gate) @ self.down, None if self.bias is None else (gate @ self.bias)[0]
 
     def extra_repr(self) -> str:
         return f"rank={self.rank}, num_bases={self.num_bases}"
@@ -84,14 +93,23 @@ class SelectedLowRank(LowRank):
     def mixture(self, cond: Cond) -> Float[Tensor, "B m"]:
         return F.one_hot(self.omega(cond), self.num_bases).to(self.down.dtype)  # (B, m)
 
-    def forward(self, x: Float[Tensor, "B N d_in"], cond: Cond) -> Float[Tensor, "B N d_out"]:
-        index = self.omega(cond)  # (B,)
-        down = self.down.unflatten(0, (self.num_bases, self.rank))[index]  # (B, r, d_in)
-        up = self.up.unflatten(1, (self.num_bases, self.rank))[:, index]  # (d_out, B, r)
+    def factored(self, x: Float[Tensor, "B N d_in"], omega: Int[Tensor, "B"]) -> Float[Tensor, "B N d_out"]:
+        down, up, bias = self._bases(omega)
         y = x @ down.transpose(1, 2) @ up.permute(1, 2, 0)  # (B, N, d_out)
-        if self.bias is not None:
-            y = y + self.bias.unflatten(0, (self.num_bases, self.rank))[index].sum(1)[:, None]
-        return y if self.scale is None else y * self.scale
+        return y if bias is None else y + bias[:, None]
+
+    def dense(self, omega: Int[Tensor, "1"]) -> tuple[Float[Tensor, "d_out d_in"], Float[Tensor, "d_out"] | None]:
+        down, up, bias = self._bases(omega)
+        return up[:, 0] @ down[0], None if bias is None else bias[0]
+
+    def _bases(self, index: Int[Tensor, "B"]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What each sample uses: A (B, r, d_in), B (d_out, B, r), bias (B, d_out); the scale is in B and the bias."""
+        bases = (self.num_bases, self.rank)
+        down, up = self.down.unflatten(0, bases)[index], self.up.unflatten(1, bases)[:, index]
+        bias = None if self.bias is None else self.bias.unflatten(0, bases)[index].sum(1)
+        if self.scale is None:
+            return down, up, bias
+        return down, up * self.scale, None if bias is None else bias * self.scale
 
 
 class LoRALinear(Linear):
@@ -99,6 +117,9 @@ class LoRALinear(Linear):
 
     It takes over the weight and bias of the layer that it replaces, so their names in a state dict stay what they were
     and a base checkpoint loads before or after attaching.
+
+    An update whose condition has one row, which the whole batch shares (a noise level, in sampling), is merged into
+    the weight first: then conditioning costs next to nothing.
     """
 
     def __init__(self, dense: nn.Linear):
@@ -108,9 +129,21 @@ class LoRALinear(Linear):
         self.updates = nn.ModuleDict()
 
     def forward(self, x: Float[Tensor, "B N d_in"], cond: Cond) -> Float[Tensor, "B N d_out"]:
-        y = F.linear(x, self.weight, self.bias)
+        weight, bias = self.weight, self.bias
+        apart: list[Tensor] = []
         for update in self.updates.values():
-            y = y + update(x, cond)
+            assert isinstance(update, LowRank)
+            omega = update.omega(cond)
+            if len(omega) > 1:
+                apart.append(update.factored(x, omega))
+                continue
+            delta, offset = update.dense(omega)
+            weight = weight + delta
+            if offset is not None:
+                bias = offset if bias is None else bias + offset
+        y = F.linear(x, weight, bias)  # (B, N, d_out)
+        for part in apart:
+            y = y + part
         return y
 
 

@@ -24,6 +24,9 @@ from torch import Tensor, nn
 class Cond:
     """What one forward pass is conditioned on: made once at the top of a network, passed down explicitly.
 
+    Each has a row for every sample, or one row that the whole batch shares (the noise level, in sampling): then what
+    depends on it alone is computed once.
+
     noise:    noise level as the network sees it: a timestep (DDPM) or c_noise (EDM).
     step:     index of the discrete timestep, 0 .. T-1, before any rescaling. None = the process is continuous.
     label:    one-hot or any real mixture of classes. None = unconditional.
@@ -31,11 +34,11 @@ class Cond:
     emb:      the network's shared embedding of the above. None = nothing attached reads it.
     """
 
-    noise: Float[Tensor, "B"]
-    step: Int[Tensor, "B"] | None = None
-    label: Float[Tensor, "B K"] | None = None
-    augment: Float[Tensor, "B A"] | None = None
-    emb: Float[Tensor, "B E"] | None = None
+    noise: Float[Tensor, "#B"]
+    step: Int[Tensor, "#B"] | None = None
+    label: Float[Tensor, "#B K"] | None = None
+    augment: Float[Tensor, "#B A"] | None = None
+    emb: Float[Tensor, "#B E"] | None = None
 
 
 class Same(nn.Module):
@@ -171,10 +174,10 @@ class Network(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "B C H W"],
-        noise: Float[Tensor, "B"],
-        step: Int[Tensor, "B"] | None = None,
-        label: Float[Tensor, "B K"] | None = None,
-        augment: Float[Tensor, "B A"] | None = None,
+        noise: Float[Tensor, "#B"],
+        step: Int[Tensor, "#B"] | None = None,
+        label: Float[Tensor, "#B K"] | None = None,
+        augment: Float[Tensor, "#B A"] | None = None,
     ) -> Float[Tensor, "B O H W"]:
         raise NotImplementedError
 

@@ -40,6 +40,17 @@ def check_factored_is_dense(case: Case) -> None:
         same(out[b : b + 1], dense(**_rows(batch, b)))
 
 
+def check_shared_condition(case: Case) -> None:
+    """A condition of one row is the same row for every sample."""
+    net = case.trained()
+    batch = inputs(net)
+    one = {k: v if k == "x" or v is None else v[:1] for k, v in batch.items()}
+    every = {k: v if k == "x" or v is None else v[:1].expand(3, *v.shape[1:]) for k, v in batch.items()}
+    same(net(**one), net(**every))
+    noise = {k: v[:1] if k in ("noise", "step") and v is not None else v for k, v in batch.items()}
+    same(net(**noise), net(**{k: v if noise[k] is v else v[:1].expand(3) for k, v in batch.items()}))
+
+
 def dense_layer(layer: LoRALinear, cond: Cond) -> Linear:
     """W + sum_i omega_i B_i A_i and b + sum_i omega_i (rows of base i of the composed bias), by the paper's sum."""
     weight, bias = layer.weight.detach().clone(), layer.bias.detach().clone()

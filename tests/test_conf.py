@@ -27,7 +27,7 @@ TARGETS = sorted(
 def brings(group: str, option: str) -> list[str]:
     """Overrides that choose an option, with what its task asks for."""
     choice = f"{group}={option}"
-    with_task = {"task=sample": ["ckpt=."], "task=evaluate": ["samples=."]}
+    with_task = {"task=sample": ["ckpt=."], "task=evaluate": ["samples=."], "task=convert": ["file=."]}
     if group not in REGISTRY.defaults:
         choice = f"+{choice}" if not (added := REGISTRY.offered_by(group)) else choice
         tasks = [task for task in added if task.startswith("task=")]

@@ -7,6 +7,7 @@ from tests.cases import backbones, cases, crowded, together
 
 ALWAYS = [
     contract.check_no_leak,
+    contract.check_shared_condition,
     contract.check_gradients,
     contract.check_keys,
     contract.check_loading,

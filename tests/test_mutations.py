@@ -49,9 +49,8 @@ def test_mutation_is_caught(mistake, check, args, monkeypatch):
 def batch_averaged_omega(monkeypatch):
     gate = lora.LowRank.gate
 
-    def averaged(self, cond):
-        omega = gate(self, cond)
-        return omega.mean(0, keepdim=True).expand_as(omega)
+    def averaged(self, omega):
+        return gate(self, omega.mean(0, keepdim=True).expand_as(omega))
 
     monkeypatch.setattr(lora.LowRank, "gate", averaged)
 
@@ -87,37 +86,37 @@ def missing_zero_init_of_ada_ln(monkeypatch):
 
 @mutation(contract.check_factored_is_dense, UC)
 def transposed_b(monkeypatch):
-    def forward(self, x, cond):
-        gate = self.gate(cond)
+    def factored(self, x, omega):
+        gate = self.gate(omega)
         y = (x @ self.down.T * gate[:, None]) @ self.up.reshape(self.up.shape[1], self.up.shape[0])
         return y + (gate @ self.bias)[:, None]
 
-    monkeypatch.setattr(lora.LowRank, "forward", forward)
+    monkeypatch.setattr(lora.LowRank, "factored", factored)
 
 
 @mutation(contract.check_factored_is_dense, TIME)
 def omega_repeated_in_the_wrong_order(monkeypatch):
-    monkeypatch.setattr(lora.LowRank, "gate", lambda self, cond: self.omega(cond).repeat(1, self.rank))
+    monkeypatch.setattr(lora.LowRank, "gate", lambda self, omega: omega.repeat(1, self.rank))
 
 
 @mutation(contract.check_factored_is_dense, UC)
 def scale_left_out_of_the_composed_bias(monkeypatch):
-    def forward(self, x, cond):
-        omega = self.omega(cond).repeat_interleave(self.rank, dim=1)
+    def factored(self, x, omega):
+        omega = omega.repeat_interleave(self.rank, dim=1)
         return x @ self.down.T * (self.scale * omega)[:, None] @ self.up.T + (omega @ self.bias)[:, None]
 
-    monkeypatch.setattr(lora.LowRank, "forward", forward)
+    monkeypatch.setattr(lora.LowRank, "factored", factored)
 
 
 @mutation(contract.check_factored_is_dense, EVERY_STEP)
 def the_next_steps_lora(monkeypatch):
-    def forward(self, x, cond):
-        index = (self.omega(cond) + 1) % self.num_bases
+    def factored(self, x, omega):
+        index = (omega + 1) % self.num_bases
         down = self.down.unflatten(0, (-1, self.rank))[index]  # (B, r, d_in)
         up = self.up.unflatten(1, (-1, self.rank))[:, index]  # (d_out, B, r)
         return torch.einsum("bni,bri,obr->bno", x, down, up)
 
-    monkeypatch.setattr(lora.SelectedLowRank, "forward", forward)
+    monkeypatch.setattr(lora.SelectedLowRank, "factored", factored)
 
 
 @mutation(contract.check_linear_init, 21, 5)
@@ -135,7 +134,7 @@ def knots_spread_over_0_to_t(monkeypatch):
 @mutation(contract.check_gradients, UC)
 def omega_detached(monkeypatch):
     gate = lora.LowRank.gate
-    monkeypatch.setattr(lora.LowRank, "gate", lambda self, cond: gate(self, cond).detach())
+    monkeypatch.setattr(lora.LowRank, "gate", lambda self, omega: gate(self, omega).detach())
 
 
 @mutation(contract.check_keys, UC)
@@ -162,10 +161,18 @@ def base_weight_copied_to_its_init(monkeypatch):
 
 @mutation(contract.check_compiles, TIME)
 def a_branch_on_the_data(monkeypatch):
-    forward = lora.LowRank.forward
-    monkeypatch.setattr(
-        lora.LowRank, "forward", lambda self, x, cond: forward(self, x, cond) if cond.step[0].item() < 99 else x
-    )
+    factored = lora.LowRank.factored
+
+    def branching(self, x, omega):
+        return factored(self, x, omega) if omega[0, 0].item() < 99 else x
+
+    monkeypatch.setattr(lora.LowRank, "factored", branching)
+
+
+@mutation(contract.check_shared_condition, UC)
+def composed_bias_left_out_of_the_merged_weight(monkeypatch):
+    dense = lora.LowRank.dense
+    monkeypatch.setattr(lora.LowRank, "dense", lambda self, omega: (dense(self, omega)[0], None))
 
 
 @mutation(contract.check_deepcopy, UC)

@@ -37,6 +37,7 @@ class DDPMpp(Network):
     augment_dim:       length A of the augmentation labels (9 in EDM); 0 = none.
     num_steps:         T of a discrete process; None = continuous.
     num_classes:       K; None = unconditional.
+    class_embedding:   the shared embedding reads the class; False leaves it to the strategies that read it themselves.
     embedding:         of the noise level: 'positional' or random 'fourier' features (NCSN++).
     noise_mult:        width of that embedding in model_channels (NCSN++: 2).
     encoder:           'standard'; 'residual' = the features are also fed by a pyramid of strided convolutions (NCSN++);
@@ -57,6 +58,7 @@ class DDPMpp(Network):
         augment_dim: int = 0,
         num_steps: int | None = None,
         num_classes: int | None = None,
+        class_embedding: bool = True,
         embedding: Literal["positional", "fourier"] = "positional",
         noise_mult: int = 1,
         encoder: Literal["standard", "residual", "skip"] = "standard",
@@ -74,6 +76,7 @@ class DDPMpp(Network):
             raise ValueError(f"ddpmpp: encoder must be 'standard', 'residual' or 'skip'; got {encoder!r}")
         self.resolution, self.channels, self.augment_dim = resolution, channels, augment_dim
         self.num_steps, self.num_classes = num_steps, num_classes
+        self.embedded_classes = num_classes if class_embedding else None
         self.emb_width, self.noise_width = 4 * model_channels, noise_mult * model_channels
         self.noise_features, self.taps = embedding, tuple(resample_filter)
         self.attn_resolutions, self.heads, self.dropout = tuple(attn_resolutions), heads, dropout
@@ -90,10 +93,10 @@ class DDPMpp(Network):
     def forward(
         self,
         x: Float[Tensor, "B C H W"],
-        noise: Float[Tensor, "B"],
-        step: Int[Tensor, "B"] | None = None,
-        label: Float[Tensor, "B K"] | None = None,
-        augment: Float[Tensor, "B A"] | None = None,
+        noise: Float[Tensor, "#B"],
+        step: Int[Tensor, "#B"] | None = None,
+        label: Float[Tensor, "#B K"] | None = None,
+        augment: Float[Tensor, "#B A"] | None = None,
     ) -> Float[Tensor, "B C H W"]:
         emb = None if self.embedding is None else self.embedding(noise, label, augment)
         cond = Cond(noise, step, label, augment, emb)
@@ -112,7 +115,7 @@ class DDPMpp(Network):
     def add_embedding(self) -> None:
         if self.embedding is None:
             self.embedding = Embedding(
-                self.noise_features, self.noise_width, self.emb_width, self.num_classes, self.augment_dim
+                self.noise_features, self.noise_width, self.emb_width, self.embedded_classes, self.augment_dim
             )
 
     def sites(self) -> Iterator[Site]:

@@ -85,10 +85,10 @@ class IDDPMUNet(Network):
     def forward(
         self,
         x: Float[Tensor, "B C H W"],
-        noise: Float[Tensor, "B"],
-        step: Int[Tensor, "B"] | None = None,
-        label: Float[Tensor, "B K"] | None = None,
-        augment: Float[Tensor, "B A"] | None = None,
+        noise: Float[Tensor, "#B"],
+        step: Int[Tensor, "#B"] | None = None,
+        label: Float[Tensor, "#B K"] | None = None,
+        augment: Float[Tensor, "#B A"] | None = None,
     ) -> Float[Tensor, "B O H W"]:
         emb = None if self.embedding is None else self.embedding(noise, label)
         cond = Cond(noise, step, label, augment, emb)

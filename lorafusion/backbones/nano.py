@@ -69,10 +69,10 @@ class NanoUNet(Network):
     def forward(
         self,
         x: Float[Tensor, "B C H W"],
-        noise: Float[Tensor, "B"],
-        step: Int[Tensor, "B"] | None = None,
-        label: Float[Tensor, "B K"] | None = None,
-        augment: Float[Tensor, "B A"] | None = None,
+        noise: Float[Tensor, "#B"],
+        step: Int[Tensor, "#B"] | None = None,
+        label: Float[Tensor, "#B K"] | None = None,
+        augment: Float[Tensor, "#B A"] | None = None,
     ) -> Float[Tensor, "B C H W"]:
         cond = Cond(noise, step, label, augment, self.embed(noise, label))
         skips = []

@@ -9,12 +9,12 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lorafusion.cli.interpolations import unresolved
+from lorafusion.cli.interpolations import broken
 from lorafusion.cli.keys import check_added_root
 from lorafusion.cli.mistake import Mistake, nearest, suggest
 from lorafusion.cli.registry import Registry
 from lorafusion.cli.signature import NoSuchTarget, Parameter, Signature, signature
-from lorafusion.cli.tree import calls, plain, raw
+from lorafusion.cli.tree import at, calls, plain, unresolved
 from lorafusion.cli.values import Type, instead, like, literal, read, show
 
 
@@ -29,11 +29,12 @@ class Contents:
     typed: set[str] = field(default_factory=set)  # settings that an annotation describes
 
     def __post_init__(self):
+        self.written = unresolved(self.cfg)
         self.given = {o.key_or_group: str(o.input_line) for o in self.overrides}
 
     def check(self) -> None:
         """Raises the Mistake that concerns what the user wrote; if none does, the first."""
-        found = [*unresolved(self.cfg, self.given)]
+        found = [*broken(self.cfg, self.written, self.given)]
         for path, node in calls(self.cfg):
             found += self._call(path, node)
         found.sort(key=lambda pair: pair[0] not in self.given)  # stable: the user's own first
@@ -89,7 +90,7 @@ class Contents:
 
     def _source(self, setting: str) -> str:
         """The setting that ``setting: ${...}`` merely repeats, or itself."""
-        while found := re.fullmatch(r"\$\{(\w+(?:\.\w+)*)\}", str(raw(self.cfg, setting))):
+        while found := re.fullmatch(r"\$\{(\w+(?:\.\w+)*)\}", str(at(self.written, setting))):
             setting = found[1]
         return setting
 

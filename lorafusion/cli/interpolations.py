@@ -14,26 +14,29 @@ from omegaconf.errors import (
 
 from lorafusion.cli.keys import settings_of
 from lorafusion.cli.mistake import Mistake, suggest
-from lorafusion.cli.tree import raw, walk
+from lorafusion.cli.tree import at, walk
 
 _RESOLVERS = ("now", "oc.env", "oc.select", "oc.decode", "oc.create", "oc.dict.keys", "oc.dict.values", "hydra")
 
 
-def unresolved(cfg: DictConfig, given: Mapping[str, str]) -> Iterator[tuple[str, Mistake]]:
-    """(setting, mistake) for each; given: the user's text for a setting. What is ??? is left to ready.py."""
+def broken(cfg: DictConfig, written: dict[str, Any], given: Mapping[str, str]) -> Iterator[tuple[str, Mistake]]:
+    """(setting, mistake) for each. What is ??? is left to ready.py.
+
+    written:  nested dicts of ``cfg``, unresolved.
+    given:    the user's text for a setting.
+    """
     for path in [*(path for path, _, _ in walk(cfg)), "hydra.run.dir"]:
         try:
             OmegaConf.select(cfg, path, throw_on_missing=False)
         except (MissingMandatoryValue, InterpolationToMissingValueError):
             continue
         except OmegaConfBaseException as error:
-            if mistake := _mistake(cfg, path, error, given):
+            text = str(at(written, path))
+            if mistake := _mistake(given.get(path, f"{path}={text}"), text, error, cfg):
                 yield path, mistake
 
 
-def _mistake(cfg: DictConfig, path: str, error: Any, given: Mapping[str, str]) -> Mistake | None:
-    text = str(raw(cfg, path))
-    wrong = given.get(path, f"{path}={text}")
+def _mistake(wrong: str, text: str, error: OmegaConfBaseException, cfg: DictConfig) -> Mistake | None:
     said = str(error).splitlines()[0].removeprefix("KeyError raised while resolving interpolation: ").strip('"')
     if isinstance(error, InterpolationKeyError):
         missing = said.split("'")[1]

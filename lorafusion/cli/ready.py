@@ -12,6 +12,8 @@ PATHS = {
     "ckpt": (),
     "samples": (),
     "resume": ("auto",),
+    "init_from": (),
+    "file": (),
 }  # settings that name an existing file, and words that are no file
 
 

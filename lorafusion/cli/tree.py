@@ -26,12 +26,19 @@ def calls(cfg: DictConfig) -> Iterator[tuple[str, DictConfig]]:
             yield path.removesuffix("_target_").removesuffix("."), node
 
 
-def raw(cfg: DictConfig, path: str) -> Any:
-    """The value at a dotted path as it is written, interpolations unresolved; None if there is none."""
-    parent, _, last = path.rpartition(".")
-    node = OmegaConf.select(cfg, parent) if parent else cfg
-    content = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else None
-    return content.get(last) if isinstance(content, dict) else None
+def unresolved(cfg: DictConfig) -> dict[str, Any]:
+    """Nested dicts of a configuration as it is written, interpolations and all."""
+    content = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(content, dict)
+    return content  # pyright: ignore[reportReturnType]
+
+
+def at(content: dict[str, Any], path: str) -> Any:
+    """The value at a dotted path of nested dicts; None if there is none."""
+    value: Any = content
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def plain(value: Any) -> Any:

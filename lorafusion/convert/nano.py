@@ -10,16 +10,31 @@ b4.0.conv1.weight      dec.0.convs.0.weight
 conv_out.weight        out.weight
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
+from typing import Protocol
 
 from torch import Tensor
 
-from lorafusion.backbones.nano import NanoUNet
 from lorafusion.convert.keys import first
 from lorafusion.errors import UserError
 
 _STAGES = {"1": "enc.0", "2": "enc.1", "3": "enc.2", "_mid": "mid", "4": "dec.0", "5": "dec.1", "_out": "dec.2"}
 _LEFT_OUT = "time_embed.weight"
+
+
+class Stage(Protocol):
+    @property
+    def convs(self) -> Sized: ...
+
+
+class NanoUNet(Protocol):
+    """What is asked of the network: how many levels it has, and how many units a stage."""
+
+    @property
+    def down(self) -> Sized: ...
+
+    @property
+    def mid(self) -> Stage: ...
 
 
 def nano(state: Mapping[str, Tensor], net: NanoUNet) -> dict[str, Tensor]:

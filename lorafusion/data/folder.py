@@ -25,15 +25,21 @@ _SPLIT_FOLDERS = {"train": "train", "test": "test", "val": "test", "valid": "tes
 
 
 class Folder:
-    """path: a folder or a zip file. Raises UserError, when first used, where it is none, or is not sound."""
+    """path:    a folder or a zip file. Raises UserError, when first used, where it is none, or is not sound.
+    wanted:  what to say where no path was given.
+    """
 
-    def __init__(self, path: str | Path | None):
-        self._path = path
+    def __init__(
+        self,
+        path: str | Path | None,
+        wanted: str = "data=folder needs data.path=... : a folder of images, or a zip file of them",
+    ):
+        self._path, self.wanted = path, wanted
 
     @cached_property
     def path(self) -> Path:
         if self._path is None:
-            raise UserError("data=folder needs data.path=... : a folder of images, or a zip file of them")
+            raise UserError(self.wanted)
         return Path(self._path).expanduser()
 
     @cached_property

@@ -30,6 +30,7 @@ class Denoiser(LightningModule):
     schedule:      images seen -> factor on the learning rate.
     seed:          of initial draws: noise levels, noise, dropout, and of samples.
     name:          of the recipe, for run names and tables.
+    label_dropout: how often training hides an image's label (the zero vector), 0 .. 1, for classifier-free guidance.
     """
 
     def __init__(
@@ -41,8 +42,12 @@ class Denoiser(LightningModule):
         schedule: Callable[[int], float],
         seed: int = 0,
         name: str = "denoiser",
+        label_dropout: float = 0.0,
     ):
         super().__init__()
+        if not 0 <= label_dropout <= 1:
+            raise ValueError(f"denoiser: label_dropout must be 0 .. 1; got {label_dropout}")
+        self.label_dropout = label_dropout
         self.net = conditioning.attach(net)
         self.process, self.optimizer, self.schedule, self.seed, self.name = process, optimizer, schedule, seed, name
         self.images_seen = 0
@@ -50,10 +55,20 @@ class Denoiser(LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         index = batch["index"]  # (B,) positions in the stream
         torch.manual_seed(hash((self.seed, self.images_seen, self.global_rank)))  # for dropout; all else uses Draws
-        loss = self.loss(batch, Draws(self.seed, index)).mean()
+        loss = self.training_loss(batch, Draws(self.seed, index)).mean()
         self.images_seen += len(index) * self.trainer.world_size
         self.log_dict({"loss": loss, "nimg": float(self.images_seen)}, batch_size=len(index))
         return loss
+
+    def training_loss(self, batch: dict[str, Tensor], draws: Draws) -> Float[Tensor, "B"]:
+        return self.process.loss(self.net, batch["image"], draws, self.training_label(batch, draws))
+
+    def training_label(self, batch: dict[str, Tensor], draws: Draws) -> Float[Tensor, "B K"] | None:
+        """The labels, some hidden if ``label_dropout`` asks for it."""
+        label = batch["label"]
+        if self.net.num_classes is not None and self.label_dropout > 0:
+            label = label.where(draws.uniform() >= self.label_dropout, -1)
+        return self.one_hot(label)
 
     def loss(self, batch: dict[str, Tensor], draws: Draws) -> Float[Tensor, "B"]:
         return self.process.loss(self.net, batch["image"], draws, self.one_hot(batch["label"]))

@@ -7,7 +7,8 @@ import hashlib
 import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -106,20 +107,33 @@ def train(
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=steps)
     target = torch.from_numpy(np.array(labels, np.int64))
-    for step in range(steps):
-        index = torch.randint(len(images), (batch_size,), generator=draw)
-        digits = augment(to_float(images[index.numpy()]), draw)
-        nothing = no_digits(batch_size // 8, net, draw)
-        logits = net(torch.cat((digits, nothing)))
-        uniform = -logits[batch_size:].log_softmax(dim=1).mean(dim=1)
-        loss = (F.cross_entropy(logits[:batch_size], target[index], reduction="sum") + uniform.sum()) / batch_size
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if progress:
-            progress(step + 1, steps)
+    with one_thread():
+        for step in range(steps):
+            index = torch.randint(len(images), (batch_size,), generator=draw)
+            digits = augment(to_float(images[index.numpy()]), draw)
+            nothing = no_digits(batch_size // 8, net, draw)
+            logits = net(torch.cat((digits, nothing)))
+            uniform = -logits[batch_size:].log_softmax(dim=1).mean(dim=1)
+            loss = (F.cross_entropy(logits[:batch_size], target[index], reduction="sum") + uniform.sum()) / batch_size
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            if progress:
+                progress(step + 1, steps)
     return net.eval().requires_grad_(False)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """So that weights do not depend on the number of cores. At this size more threads gain nothing, and on a busy
+    machine they cost sixfold."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def augment(x: Float[Tensor, "N C R R"], draw: torch.Generator) -> Float[Tensor, "N C R R"]:

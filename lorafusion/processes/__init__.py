@@ -48,10 +48,10 @@ class Process(Protocol):
         self,
         net: Net,
         x: Float[Tensor, "B C H W"],
-        sigma: Float[Tensor, "B"],
+        sigma: Float[Tensor, "#B"],
         label: Float[Tensor, "B K"] | None = None,
     ) -> Prediction:
-        """D(x; sigma), with x = x0 + sigma n."""
+        """D(x; sigma), with x = x0 + sigma n; sigma has one element where all images share it."""
         ...
 
     def levels(self, steps: int | None) -> Float[Tensor, "levels"]:

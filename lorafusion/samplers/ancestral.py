@@ -40,7 +40,7 @@ class Ancestral:
         levels = process.levels(self.steps).to(device, dtype)  # (steps + 1,)
         x = process.prior_std(levels[0]) * draws.normal(*shape, dtype=dtype)
         for i, (t, s) in enumerate(pairwise(levels)):
-            prediction = denoise(x, t.expand(len(x)))
+            prediction = denoise(x, t[None])
             x0 = prediction.x0.clamp(-1, 1) if self.clip else prediction.x0
             w = s**2 / t**2
             x = w * x + (1 - w) * x0

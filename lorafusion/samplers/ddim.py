@@ -36,7 +36,7 @@ class DDIM:
         levels = process.levels(self.steps).to(device, dtype)  # (steps + 1,)
         x = process.prior_std(levels[0]) * draws.normal(*shape, dtype=dtype)
         for i, (t, s) in enumerate(pairwise(levels)):
-            x0 = denoise(x, t.expand(len(x))).x0
+            x0 = denoise(x, t[None]).x0
             x0 = x0.clamp(-1, 1) if self.clip else x0
             eps = (x - x0) / t
             variance = self.eta**2 * posterior_variance(t, s)

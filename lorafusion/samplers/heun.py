@@ -48,7 +48,7 @@ class Heun:
         steps = len(levels) - 1
 
         def slope(x: Tensor, sigma: Tensor) -> Tensor:  # dx/dsigma = (x - D(x; sigma)) / sigma
-            return (x - denoise(x, sigma.expand(len(x))).x0) / sigma
+            return (x - denoise(x, sigma[None]).x0) / sigma
 
         x = process.prior_std(levels[0]) * draws.normal(*shape, dtype=dtype)
         for i, (t, s) in enumerate(pairwise(levels)):

@@ -49,8 +49,8 @@ def evaluate(cfg: DictConfig) -> None:
     console.print(f"{samples.file} beside {data.name} at {data.resolution} px", soft_wrap=True)
     console.print(table(rows, metric))
     console.print(
-        f"classifier Frechet distance: to the {len(train[0]):,} training digits, on {metric.net.width} features of a "
-        f"digit classifier (not FID); that reads {metric.accuracy:.1%} of {len(test[0]):,} held-out digits."
+        f"Distances are to the {len(train[0]):,} training digits, on {metric.net.width} features of a digit classifier; "
+        f"they are no FID. The classifier reads {metric.accuracy:.1%} of {len(test[0]):,} held-out digits."
     )
     record(metric, rows, samples, data)
     print(samples.file.parent)
@@ -58,9 +58,9 @@ def evaluate(cfg: DictConfig) -> None:
 
 def table(rows: dict[str, Measured], metric: Digits) -> Table:
     shown = Table()
-    columns = ["images", "N", f"recognised, p > {metric.p:g}", "classifier Frechet distance"]
+    columns = ["images", "N", f"recognised\nwith p > {metric.p:g}", "classifier\nFrechet distance"]
     with_labels = rows["samples"].agreement is not None
-    for column in [*columns, "read as the class asked for"] if with_labels else columns:
+    for column in [*columns, "read as\nits class"] if with_labels else columns:
         shown.add_column(column, justify="left" if column == "images" else "right")
     for name, m in rows.items():
         cells = [name, f"{m.n:,}", f"{m.recognised:.3f}", f"{m.distance:.2f}"]

@@ -17,7 +17,7 @@ from lorafusion import checkpoint
 from lorafusion.callbacks import callbacks_of
 from lorafusion.callbacks.checkpoint import Checkpoint, WholeFileIO
 from lorafusion.errors import UserError
-from lorafusion.tasks import run_folder
+from lorafusion.tasks import run_folder, weights
 
 
 def train(cfg: DictConfig) -> None:
@@ -30,6 +30,9 @@ def train(cfg: DictConfig) -> None:
         resume = _resume(cfg.resume, folder)
         torch.manual_seed(cfg.seed)  # initial weights
         denoiser = instantiate(cfg.denoiser, _convert_="all")
+        if cfg.init_from is not None:
+            goes_on = f"not read, the run goes on from {resume}"
+            print(f"init_from: {goes_on if resume else weights.start_from(denoiser.net, cfg.init_from)}")
         data = instantiate(cfg.data, _convert_="all")
         trainer = build_trainer(cfg)
         settings = OmegaConf.to_container(cfg, resolve=True)

@@ -7,27 +7,14 @@ import torch
 import torch.nn.functional as F
 
 from lorafusion.denoisers.base import in_its_dtype
-from lorafusion.draws import Draws
 from lorafusion.processes.ddpm import respaced
 from lorafusion.processes.iddpm import IDDPM
 from lorafusion.samplers.ancestral import Ancestral
 from lorafusion.samplers.ddim import DDIM
+from tests.golden.recorded import Recorded
 from tests.golden.reference import iddpm_net, reference, relative
 
 NAMES = ["iddpm_uncond", "iddpm_cond"]
-
-
-class Recorded(Draws):
-    """Gives out recorded normal numbers instead of its own, one tensor a call."""
-
-    def __init__(self, normals):
-        super().__init__(0, torch.arange(len(normals[0])))
-        self.normals = iter(normals)
-
-    def normal(self, *shape, dtype=torch.float32):
-        given = next(self.normals)
-        assert given.shape[1:] == shape
-        return given.to(dtype)
 
 
 @cache

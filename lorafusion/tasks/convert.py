@@ -1,0 +1,66 @@
+"""Any weights that we can read, as safetensors by our names, with a JSON of the configuration beside them."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import save_file
+
+from lorafusion import checkpoint
+from lorafusion.convert.fill import fill
+from lorafusion.errors import UserError
+from lorafusion.sites import Network
+from lorafusion.tasks import run_folder, weights
+
+_PARTS = ("backbone", "conditioning", "process")  # what rebuilds the network and says how it is called
+
+
+def convert(cfg: DictConfig) -> None:
+    path = weights.find(cfg.file)
+    given = weights.read_verified(path, ema=cfg.ema)
+    run = run_folder.saved_config(path) if given.images_seen is not None else cfg
+    net: Network = instantiate(run.denoiser, _convert_="all").net
+    fill(net, given.tensors, source=str(path))
+    out = (Path(cfg.out).expanduser() if cfg.out else path.with_suffix(".safetensors")).absolute()
+    if out.suffix != ".safetensors":
+        raise UserError(f"out={cfg.out}: the name of an export ends in .safetensors")
+    if out.exists() and out.samefile(path):
+        raise UserError(f"convert would write over {path}; choose another out=...")
+    export(net, configuration(run, given.kind, given.images_seen, path.name), out)
+    print(f"{len(net.state_dict())} tensors of {path.name} ({given.kind}) by our names, beside {out.stem}.json")
+    print(out)
+
+
+def configuration(run: DictConfig, kind: str, images_seen: int | None, source: str) -> dict[str, Any]:
+    """What the JSON says: plain values, interpolations resolved."""
+    return {
+        "name": run.name,
+        **{part: OmegaConf.to_container(run[part], resolve=True) for part in _PARTS},
+        "source": source,
+        "weights": kind,
+        "images_seen": images_seen,
+        "versions": run_folder.versions(),
+    }
+
+
+def export(net: Network, config: dict[str, Any], out: Path) -> None:
+    """Write ``net`` to ``out``, and ``config`` with the file's checksum to the .json beside it; each whole or not."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}{checkpoint.TEMPORARY}")
+    tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in net.state_dict().items()}
+    try:
+        with torch.no_grad():
+            save_file(tensors, temporary, metadata={"format": "pt"})
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        record = {**config, "sha256": weights.sha256(temporary)}
+        out.with_suffix(".json").unlink(missing_ok=True)  # of an older export: its checksum is another
+        temporary.replace(out)
+    except Exception as error:  # a full disk, by whatever name safetensors calls it
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"export {out} could not be written: {' '.join(str(error).split())[:200]}") from error
+    run_folder.write_text(out.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
