@@ -85,6 +85,7 @@ def _close(output: Any, expected: Any, rtol: float, atol: float) -> None:
     outputs, expecteds = list(_arrays(output)), list(_arrays(expected))
     assert len(outputs) == len(expecteds), f"{len(outputs)} arrays, not {len(expecteds)}"
     for a, b in zip(outputs, expecteds, strict=True):
+        assert a.shape == b.shape, f"shape {a.shape}, not {b.shape}"
         np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
 
 

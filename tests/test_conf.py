@@ -3,6 +3,7 @@
 import inspect
 import re
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -17,28 +18,38 @@ from lorafusion.cli.signature import signature
 
 CONF = Path(__file__).parents[1] / "conf"
 REGISTRY = Registry(CONF)
-OPTIONS = [(group, option) for group, options in REGISTRY.groups.items() for option in options]
 EXPERIMENTS = REGISTRY.groups["experiment"]
+ALONGSIDE = {
+    g: options for g, options in REGISTRY.groups.items() if g in REGISTRY.defaults and g not in ("task", "experiment")
+}
+NEEDS = {"sample": ["ckpt=."], "evaluate": ["samples=."], "convert": ["file=."]}
 TARGETS = sorted(
     {target for file in CONF.rglob("*.yaml") for target in re.findall(r"_target_: (\S+)", file.read_text())}
 )
 
 
-def brings(group: str, option: str) -> list[str]:
-    """Overrides that choose an option, with what its task asks for."""
-    choice = f"{group}={option}"
-    with_task = {"task=sample": ["ckpt=."], "task=evaluate": ["samples=."], "task=convert": ["file=."]}
-    if group not in REGISTRY.defaults:
-        choice = f"+{choice}" if not (added := REGISTRY.offered_by(group)) else choice
-        tasks = [task for task in added if task.startswith("task=")]
-        return [*tasks[:1], *with_task.get(tasks[0], []), choice] if tasks else [choice]
-    return [choice, *with_task.get(choice, [])]
+# Rows that together choose every option: option k of each group; the tasks and experiments one by one.
+ROWS = [
+    *([f"task={task}", *NEEDS.get(task, [])] for task in REGISTRY.groups["task"]),
+    *([f"experiment={experiment}"] for experiment in EXPERIMENTS),
+    *(
+        [f"{group}={option}" for group, option in zip(ALONGSIDE, row, strict=True) if option]
+        for row in zip_longest(*ALONGSIDE.values())
+    ),
+]
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS)
-def test_option_composes_and_fits(group, option, tmp_path, monkeypatch):
+@pytest.mark.parametrize("row", ROWS, ids=" ".join)
+def test_options_compose_and_fit(row, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    check.check(brings(group, option), CONF)
+    check.check(row, CONF)
+
+
+def test_every_option_is_in_a_row():
+    """Except those that a task's own defaults list chooses."""
+    chosen = {choice.split("=")[0] for row in ROWS for choice in row}
+    unchosen = {group for group in REGISTRY.groups if group not in chosen}
+    assert all(REGISTRY.offered_by(group) for group in unchosen), unchosen
 
 
 @cache
@@ -78,14 +89,23 @@ def test_experiments_are_deltas():
         assert len(lines) <= 60
 
 
+SMALL = {  # the same network, narrow and shallow; each where an experiment has the setting
+    "backbone.model_channels": 32,
+    "backbone.num_blocks": 1,
+    "callbacks.sample_grid.n": 2,
+    "pretrained": "false",
+}
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiment_runs(name, tmp_path):
     """One step of everything, on made-up images of the right size."""
-    cfg = composed(f"experiment={name}")
+    chosen = composed(f"experiment={name}", "debug=fast")
     overrides = [
-        *(f"experiment={name}", "debug=fast", "data=synthetic", "data.batch_size=4"),
-        *(f"data.{key}={cfg.data[key]}" for key in ("resolution", "channels", "num_classes")),
-        *(f"paths.run_dir={tmp_path}/run", f"paths.data_dir={tmp_path}/data", "trainer=cpu"),
+        *(f"experiment={name}", "debug=fast", "data=synthetic", "data.source.n=8", "data.source.n_test=2"),
+        *(f"data.{key}={chosen.data[key]}" for key in ("resolution", "channels", "num_classes")),
+        *(f"{key}={value}" for key, value in SMALL.items() if OmegaConf.select(chosen, key) is not None),
+        *("data.batch_size=2", f"paths.run_dir={tmp_path}/run", f"paths.data_dir={tmp_path}/data", "trainer=cpu"),
     ]
     cfg = composed(*overrides)
     HydraConfig.instance().set_config(cfg)

@@ -37,12 +37,12 @@ class DDPMpp(Network):
     augment_dim:       length A of the augmentation labels (9 in EDM); 0 = none.
     num_steps:         T of a discrete process; None = continuous.
     num_classes:       K; None = unconditional.
-    class_embedding:   the shared embedding reads the class; False leaves it to the strategies that read it themselves.
     embedding:         of the noise level: 'positional' or random 'fourier' features (NCSN++).
     noise_mult:        width of that embedding in model_channels (NCSN++: 2).
     encoder:           'standard'; 'residual' = the features are also fed by a pyramid of strided convolutions (NCSN++);
                        'skip' = by the shrunken image.
     resample_filter:   [1, 1], or [1, 3, 3, 1] (NCSN++).
+    class_embedding:   the shared embedding reads the class; False leaves it to the strategies that read it themselves.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class DDPMpp(Network):
         augment_dim: int = 0,
         num_steps: int | None = None,
         num_classes: int | None = None,
-        class_embedding: bool = True,
         embedding: Literal["positional", "fourier"] = "positional",
         noise_mult: int = 1,
         encoder: Literal["standard", "residual", "skip"] = "standard",
         resample_filter: Sequence[float] = (1, 1),
+        class_embedding: bool = True,
     ):
         super().__init__()
         if resolution % 2 ** (len(channel_mult) - 1):

@@ -1,1 +1,1 @@
-"""Weights from elsewhere: key maps from the original networks' state dicts to ours."""
+"""Weights from elsewhere: readers that run nothing, and key maps from the original networks' state dicts to ours."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-MAX_OPERATIONS = 600_000  # in one file, done in half a second; EDM's pickles have about 175 for each tensor
+MAX_OPERATIONS = 300_000  # in one file, done in half a second; EDM's pickles have about 175 for each tensor
 _MAX_INT_KEY = 1 << 31  # below it no two ints share a hash
 
 
@@ -33,11 +33,6 @@ class Budget:
     def __init__(self, size: int):
         """size:  bytes in the file."""
         self.operations, self.bytes = MAX_OPERATIONS, size
-
-    def operation(self) -> None:
-        self.operations -= 1
-        if self.operations < 0:
-            raise Refused(f"its pickle has more than {MAX_OPERATIONS:,} operations")
 
     def storage(self, size: int) -> None:
         self.bytes -= size
@@ -70,12 +65,15 @@ Persistent = Callable[[Any], Any]
 def load(stream: Stream, budget: Budget, find: Find, persistent: Persistent | None = None) -> Any:
     """The value of the pickle that starts at the stream's position; the stream is left behind it.
 
-    Raises Refused for what ``find`` refuses, for what is over ``budget``, for persistent ids where none are expected, and for opcodes that the
-    pickles of networks do not hold; ValueError, IndexError, KeyError or TypeError where the pickle is broken.
+    Raises Refused for what ``find`` refuses, for what is over ``budget``, for persistent ids where none are expected,
+    and for operations that the pickles of networks do not hold; ValueError, IndexError, KeyError or TypeError where the
+    pickle is broken.
     """
     machine = _Machine(find, persistent)
     for opcode, argument, _ in pickletools.genops(stream):  # pyright: ignore[reportArgumentType]
-        budget.operation()
+        budget.operations -= 1
+        if budget.operations < 0:
+            raise Refused(f"its pickle has more than {MAX_OPERATIONS:,} operations")
         step = _STEPS.get(opcode.name)
         if step is None:
             raise Refused(f"its pickle uses the operation {opcode.name}")
@@ -90,6 +88,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
+        self.named: dict[tuple[str, str], Any] = {}
 
     def to_mark(self) -> list[Any]:
         start = self.marks.pop()
@@ -98,12 +97,17 @@ class _Machine:
         return items
 
     def name(self, module: Any, name: Any) -> None:
-        if type(module) is not str or type(name) is not str or not all(p.isidentifier() for p in module.split(".")):
+        if type(module) is not str or type(name) is not str:
             raise Refused("its pickle names something by what is no name")
-        if not name.isidentifier():
-            raise Refused(f"its pickle asks for {module}.{name[:80]}, a dotted name")
+        if (module, name) not in self.named:
+            self.named[module, name] = self.look_up(module, name)
+        self.stack.append(self.named[module, name])
+
+    def look_up(self, module: str, name: str) -> Any:
+        if not module.replace(".", "_").isidentifier() or not name.isidentifier():
+            raise Refused(f"its pickle asks for {module[:80]}.{name[:80]}, a dotted name")
         found = self.find(module, name)
-        self.stack.append(Named(f"{module}.{name}", found) if callable(found) else found)
+        return Named(f"{module}.{name}", found) if callable(found) else found
 
     def global_(self, both: str) -> None:
         module, _, name = both.partition(" ")
@@ -172,7 +176,7 @@ def _push(value: Any) -> Callable[[_Machine, Any], None]:
     return lambda m, _: m.stack.append(value)
 
 
-_STEPS: dict[str, Callable[[_Machine, Any], None]] = {
+_STEPS: dict[str, Callable[[_Machine, Any], Any]] = {
     **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda m, _: None),
     **dict.fromkeys(
         ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),

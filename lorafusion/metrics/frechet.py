@@ -115,24 +115,20 @@ def trace_sqrt_product(a: Float[Tensor, "D D"], b: Float[Tensor, "D D"]) -> Floa
     rounding errors of either sign, whose roots are not small; then they are taken as singular values of L_A^T L_B,
     which have no root in them.
     """
-    factor, regular = _cholesky(a)
-    if regular and _cholesky(b)[1]:
-        return torch.linalg.eigvalsh(factor.T @ b @ factor).clamp(min=0).sqrt().sum()
-    return torch.linalg.svdvals(_root(a).T @ _root(b)).sum()
-
-
-def _cholesky(a: Float[Tensor, "D D"]) -> tuple[Float[Tensor, "D D"], bool]:
-    """L with A = L L^T, and whether A is regular in float64: only then is L of any use."""
     factor, failed = torch.linalg.cholesky_ex(a)
-    pivots = factor.diagonal().square()
-    return factor, not failed and bool(pivots.min() > _rounding(a, pivots.max()))
+    if not failed:
+        values = torch.linalg.eigvalsh(factor.T @ b @ factor)  # ascending
+        if values[0] > _rounding(values):
+            return values.sqrt().sum()
+    return torch.linalg.svdvals(_root(a).T @ _root(b)).sum()
 
 
 def _root(a: Float[Tensor, "D D"]) -> Float[Tensor, "D D"]:
     """L with A = L L^T from the eigenvectors, those of eigenvalues within rounding of 0 left out."""
     values, vectors = torch.linalg.eigh(a)
-    return vectors * values.where(values > _rounding(a, values[-1]), 0).sqrt()
+    return vectors * values.where(values > _rounding(values), 0).sqrt()
 
 
-def _rounding(a: Float[Tensor, "D D"], largest: Tensor) -> Tensor:
-    return len(a) * torch.finfo(a.dtype).eps * largest
+def _rounding(values: Float[Tensor, "D"]) -> Tensor:
+    """Eigenvalues (ascending) up to this cannot be told from 0."""
+    return len(values) * torch.finfo(values.dtype).eps * values[-1]

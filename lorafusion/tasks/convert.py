@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
@@ -49,18 +48,18 @@ def configuration(run: DictConfig, kind: str, images_seen: int | None, source: s
 
 def export(net: Network, config: dict[str, Any], out: Path) -> None:
     """Write ``net`` to ``out``, and ``config`` with the file's checksum to the .json beside it; each whole or not."""
-    out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.{os.getpid()}{checkpoint.TEMPORARY}")
     tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in net.state_dict().items()}
     try:
-        with torch.no_grad():
-            save_file(tensors, temporary, metadata={"format": "pt"})
+        out.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, temporary, metadata={"format": "pt"})
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         record = {**config, "sha256": weights.sha256(temporary)}
         out.with_suffix(".json").unlink(missing_ok=True)  # of an older export: its checksum is another
         temporary.replace(out)
     except Exception as error:  # a full disk, by whatever name safetensors calls it
-        temporary.unlink(missing_ok=True)
+        if out.parent.is_dir():
+            temporary.unlink(missing_ok=True)
         raise UserError(f"export {out} could not be written: {' '.join(str(error).split())[:200]}") from error
     run_folder.write_text(out.with_suffix(".json"), json.dumps(record, indent=2) + "\n")

@@ -52,10 +52,11 @@ def by_part(cfg: DictConfig) -> dict[str, Size]:
     """What each part adds, found by building the network without it."""
 
     def build(*, embedding: bool, **conditioning: list) -> Size:
-        net = instantiate(cfg.backbone, _convert_="all")
-        Conditioning(**conditioning).attach(net)
-        if embedding:
-            net.add_embedding()
+        with torch.device("meta"):
+            net = instantiate(cfg.backbone, _convert_="all")
+            Conditioning(**conditioning).attach(net)
+            if embedding:
+                net.add_embedding()
         return measure(net, cfg.data.channels, cfg.data.resolution)
 
     full = instantiate(cfg.conditioning, _convert_="all")

@@ -64,7 +64,7 @@ def find_checkpoint(ckpt: str) -> Path:
     if path.is_dir():
         newest = checkpoint.newest(path / "checkpoints")
         if newest is None:
-            raise UserError(f"ckpt={ckpt}: this folder has no checkpoint in checkpoints/; is it a run's folder?")
+            raise UserError(f"{ckpt}: this folder has no checkpoint in checkpoints/; is it a run's folder?")
         return newest
     return path
 

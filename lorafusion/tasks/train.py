@@ -28,6 +28,8 @@ def train(cfg: DictConfig) -> None:
     folder, lock = run_folder.create(cfg)
     with lock:
         resume = _resume(cfg.resume, folder)
+        if cfg.get("pretrained") and not (cfg.init_from or resume):
+            raise UserError(f"{cfg.name} starts from a pretrained base: say which by init_from=..., or pretrained=false")
         torch.manual_seed(cfg.seed)  # initial weights
         denoiser = instantiate(cfg.denoiser, _convert_="all")
         if cfg.init_from is not None:
@@ -55,7 +57,7 @@ def build_trainer(cfg: DictConfig) -> Trainer:
     """The trainer of ``cfg``, its length and intervals turned from images into steps."""
     batch = cfg.data.batch_size
     validate_every = max(1, cfg.validate_every_images // batch) * cfg.trainer.accumulate_grad_batches
-    callbacks = [instantiate(callback, _convert_="all") for callback in cfg.callbacks.values()]
+    callbacks = _chosen(cfg.callbacks)
     return instantiate(
         cfg.trainer,
         max_steps=math.ceil(cfg.images / batch),
@@ -63,13 +65,18 @@ def build_trainer(cfg: DictConfig) -> Trainer:
         check_val_every_n_epoch=None,  # an endless stream has no epochs
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the stream is already cut by rank
-        logger=[instantiate(logger, _convert_="all") for logger in cfg.logger.values()],
+        logger=_chosen(cfg.logger),
         callbacks=callbacks,
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         plugins=[WholeFileIO()],
         enable_checkpointing=False,  # Lightning's own; ours is a callback
         _convert_="all",
     )
+
+
+def _chosen(nodes: DictConfig) -> list:
+    """What was chosen; an experiment may also hold settings for what was not."""
+    return [instantiate(node, _convert_="all") for node in nodes.values() if "_target_" in node]
 
 
 def _resume(resume: str | None, folder: Path) -> Path | None:

@@ -12,6 +12,8 @@ from lorafusion.convert.formats import Weights, read
 from lorafusion.errors import UserError
 from lorafusion.tasks import run_folder
 
+_MAX_RECORD = 1 << 20  # bytes; ours have a few thousand
+
 
 def find(file: str) -> Path:
     """The file itself, or the newest good checkpoint of a run's folder."""
@@ -48,7 +50,7 @@ def start_from(net: nn.Module, file: str, *, ema: bool = True) -> str:
 def export_record(path: Path) -> dict:
     """The JSON beside an export; {} where there is none."""
     beside = path.with_suffix(".json")
-    if path.suffix != ".safetensors" or not beside.is_file():
+    if path.suffix != ".safetensors" or not beside.is_file() or beside.stat().st_size > _MAX_RECORD:
         return {}
     try:
         record = json.loads(beside.read_text())

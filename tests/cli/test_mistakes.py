@@ -4,9 +4,11 @@ import os
 import resource
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
+from hydra import compose
 
 from lorafusion.cli import check
 from lorafusion.cli.mistake import Mistake
@@ -134,6 +136,15 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == ["outputs", "outputs/run"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def composed_once():
+    """The configuration that a mistake is compared with is the same for most of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        once = cache(lambda name, *overrides: compose(name, [*overrides], return_hydra_config=True))
+        patch.setattr(check, "compose", lambda name, overrides, return_hydra_config: once(name, *overrides))
+        yield
 
 
 def answer(typed: str) -> str:

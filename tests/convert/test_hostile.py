@@ -1,7 +1,9 @@
 """Promise 6: hostile files run no code, and are refused in one line, soon and with little memory."""
 
+import io
 import os
 import pickle
+import pickletools
 
 import numpy as np
 import pytest
@@ -11,8 +13,9 @@ from lorafusion.convert import safe_pickle
 from lorafusion.convert.formats import read
 from lorafusion.convert.network_pickle import finder
 from lorafusion.errors import UserError
-from tests.convert.hostile import RUNS_CODE, WASTES
+from tests.convert.hostile import RUNS_CODE
 from tests.convert.pickles import their_modules
+from tests.convert.wasteful import WASTES
 
 ALL = {**RUNS_CODE, **WASTES}
 
@@ -62,22 +65,41 @@ def test_the_files_are_loaded_guns(name, tmp_path):
     assert marker.exists()
 
 
-def test_memory_and_time_are_bounded_by_what_is_read(tmp_path, monkeypatch):
-    """The bombs stop at the limits: the operations of a pickle are counted, not the seconds that they take."""
-    marker, calls = tmp_path / "marker", []
-    genops = safe_pickle.pickletools.genops
+def test_a_file_may_ask_for_so_many_operations_and_bytes_and_no_more(tmp_path, monkeypatch):
+    """What bounds time and memory: over all pickles of a file, those in its storages too."""
+    path = tmp_path / "a.pkl"
+    path.write_bytes(pickle.dumps({"a": torch.ones(2), "b": torch.ones(3)}))
+    asked = []
+    start = safe_pickle.Budget.__init__
 
-    def counted(stream):
-        for operation in genops(stream):
-            calls.append(1)
-            yield operation
+    def noted(budget, size):
+        start(budget, size)
+        asked.append(budget)
 
-    monkeypatch.setattr(safe_pickle.pickletools, "genops", counted)
-    for name in (n for n in WASTES if n.startswith("pkl")):
-        calls.clear()
-        with pytest.raises(UserError):
-            read(written(name, tmp_path, marker))
-        assert len(calls) <= safe_pickle.MAX_OPERATIONS + 1, name
+    monkeypatch.setattr(safe_pickle.Budget, "__init__", noted)
+    read(path)
+    (budget,) = asked  # one for the file
+    used = safe_pickle.MAX_OPERATIONS - budget.operations
+    inside = sum(len([*pickletools.genops(data)]) for data in pickles_in(path))
+    assert used == inside > 100
+    assert budget.bytes == path.stat().st_size - 5 * 4
+    monkeypatch.setattr(safe_pickle, "MAX_OPERATIONS", used)
+    read(path)
+    monkeypatch.setattr(safe_pickle, "MAX_OPERATIONS", used - 1)
+    with pytest.raises(UserError, match="operations"):
+        read(path)
+
+
+def pickles_in(path):
+    """The file's own pickle, and the five in each of its storages."""
+    yield path.read_bytes()
+    for _, data, _ in pickletools.genops(path.read_bytes()):
+        if isinstance(data, bytes):
+            stream = io.BytesIO(data)
+            for _ in range(5):
+                begin = stream.tell()
+                [*pickletools.genops(stream)]
+                yield data[begin : stream.tell()]
 
 
 @pytest.mark.parametrize(
