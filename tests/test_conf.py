@@ -89,22 +89,32 @@ def test_experiments_are_deltas():
         assert len(lines) <= 60
 
 
-SMALL = {  # the same network, narrow and shallow; each where an experiment has the setting
+SMALL = {  # the same network: narrow, shallow, small images; each where an experiment has the setting
     "backbone.model_channels": 32,
     "backbone.num_blocks": 1,
     "callbacks.sample_grid.n": 2,
+    "sampler.steps": 2,
+    "data.resolution": 16,
     "pretrained": "false",
 }
 
 
+def _has(cfg, key):
+    parent, _, last = key.rpartition(".")
+    return last in (OmegaConf.select(cfg, parent) or {}) if parent else key in cfg
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiment_runs(name, tmp_path):
-    """One step of everything, on made-up images of the right size."""
+    """One step of everything, on made-up images."""
     chosen = composed(f"experiment={name}", "debug=fast")
     overrides = [
         *(f"experiment={name}", "debug=fast", "data=synthetic", "data.source.n=8", "data.source.n_test=2"),
-        *(f"data.{key}={chosen.data[key]}" for key in ("resolution", "channels", "num_classes")),
-        *(f"{key}={value}" for key, value in SMALL.items() if OmegaConf.select(chosen, key) is not None),
+        *(
+            f"data.{key}={'null' if chosen.data[key] is None else chosen.data[key]}"
+            for key in ("resolution", "channels", "num_classes")
+        ),
+        *(f"{key}={value}" for key, value in SMALL.items() if _has(chosen, key)),
         *("data.batch_size=2", f"paths.run_dir={tmp_path}/run", f"paths.data_dir={tmp_path}/data", "trainer=cpu"),
     ]
     cfg = composed(*overrides)

@@ -11,7 +11,7 @@ from torch import Tensor
 from lorafusion.convert.safe_pickle import Budget, Find, Inert, Refused
 from lorafusion.convert.torch_file import rebuild_parameter, rebuild_tensor, storage_from_bytes
 
-_MAX_MODULES, _MAX_DEPTH = 5_000, 32  # the largest published EDM network has about 1,000
+_MAX_MODULES, _MAX_DEPTH = 5_000, 32  # published networks have below 1,000
 _NUMERIC = {*"fiub"}  # kinds of numpy types
 
 

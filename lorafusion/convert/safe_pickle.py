@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-MAX_OPERATIONS = 300_000  # in one file, done in half a second; EDM's pickles have about 175 for each tensor
+MAX_OPERATIONS = 300_000  # in one file, done in half a second; EDM's pickles have about 200 for each tensor
 _MAX_INT_KEY = 1 << 31  # below it no two ints share a hash
 
 

@@ -1,6 +1,6 @@
 """EDM's augmentation: flips and an affine map of each training image, told to the network as 9 labels, so that samples
-drawn with labels 0 stay free of it. Karras et al. 2022, appendix F.2; pieces and resampling go back to Karras et al. 2020
-(StyleGAN2-ADA), appendix B.
+drawn with labels 0 stay free of it. Karras et al. 2022, appendix F.2; its pieces and the resampling go back to Karras
+et al. 2020 (StyleGAN2-ADA), appendix B.
 """
 
 import math
@@ -23,8 +23,8 @@ _REACH = len(SYM6) // 4  # how far the filter reaches to each side, in pixels: i
 
 
 class Augment:
-    """p:  probability of each change of an image, 0 .. 1 (CIFAR-10 0.12, FFHQ 0.15). Mirroring left-right is exempt: half
-    of the images are mirrored whatever p, unless p is 0.
+    """p:  probability of each change of an image, 0 .. 1 (CIFAR-10 0.12, FFHQ 0.15). Mirroring left-right is exempt:
+    half of the images are mirrored whatever p, unless p is 0.
     """
 
     labels: int = LABELS

@@ -14,9 +14,10 @@ from lightning import LightningModule
 from torch import Tensor
 
 from lorafusion.conditioning import Conditioning
+from lorafusion.denoisers.guidance import Guidance
 from lorafusion.draws import Draws
-from lorafusion.processes import Net, Prediction, Process
-from lorafusion.samplers import Progress, Sampler
+from lorafusion.processes import Net, Process
+from lorafusion.samplers import Denoise, Progress, Sampler
 from lorafusion.sites import Network
 
 _VALIDATION, _SAMPLING = 1 << 40, 2 << 40  # keep the draws of training, validation and sampling apart
@@ -93,11 +94,13 @@ class Denoiser(LightningModule):
         label: Float[Tensor, "B K"] | None = None,
         batch_size: int = 64,
         progress: Progress | None = None,
+        guidance: Guidance | None = None,
     ) -> Float[Tensor, "B C H W"]:
         """One image in [-1, 1] for each seed; image k depends on seed k alone, not on its neighbours or ``batch_size``.
 
         batch_size:  images drawn at a time; the last batch is padded, for networks round differently at other sizes.
         progress:    called with (network evaluations done, in all) over all batches.
+        guidance:    classifier-free, where there are labels; None = none.
         """
         shape = (self.net.channels, self.net.resolution, self.net.resolution)
         starts = range(0, len(seeds), batch_size)
@@ -110,12 +113,16 @@ class Denoiser(LightningModule):
                 if progress:
                     progress(before * steps + done, len(starts) * steps)
 
-            def denoise(x: Tensor, sigma: Tensor, some: Tensor | None = some) -> Prediction:
-                return self.process.denoise(in_its_dtype(self.net), x, sigma, some)
-
+            denoise = self._denoise(some)
+            if guidance and some is not None:
+                denoise = guidance.between(denoise, self._denoise(torch.zeros_like(some)))
             draws = Draws(self.seed + _SAMPLING, seeds[rows].to(self.device))
             images.append(sampler(denoise, self.process, draws, shape, self.device, report).float())
         return torch.cat(images)[: len(seeds)].clamp(-1, 1)
+
+    def _denoise(self, label: Tensor | None) -> Denoise:
+        net = in_its_dtype(self.net)
+        return lambda x, sigma: self.process.denoise(net, x, sigma, label)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer = self.optimizer([p for p in self.net.parameters() if p.requires_grad])

@@ -37,7 +37,9 @@ class EDMDenoiser(Denoiser):
         self.augment = augment
         self.told = getattr(self.net, "augment_dim", 0)
         if augment is not None and self.told not in (0, LABELS):
-            raise ValueError(f"edm: augmentation has {LABELS} labels, so backbone.augment_dim={LABELS}; got {self.told}")
+            raise ValueError(
+                f"edm: augmentation has {LABELS} labels, so backbone.augment_dim={LABELS}; got {self.told}"
+            )
 
     def training_loss(self, batch: dict[str, Tensor], draws: Draws) -> Float[Tensor, "B"]:
         image, changes = batch["image"], None

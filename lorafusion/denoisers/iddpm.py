@@ -11,6 +11,7 @@ from lorafusion.conditioning import Conditioning
 from lorafusion.denoisers.base import Denoiser
 from lorafusion.denoisers.timesteps import LossSecondMoment
 from lorafusion.draws import Draws
+from lorafusion.processes import Process
 from lorafusion.processes.iddpm import IDDPM
 from lorafusion.sites import Network
 
@@ -22,13 +23,11 @@ class IDDPMDenoiser(Denoiser):
                 (process.objective=vlb) needs to train at all.
     """
 
-    process: IDDPM
-
     def __init__(
         self,
         net: Network,
         conditioning: Conditioning,
-        process: IDDPM,
+        process: Process,
         optimizer: Callable[..., torch.optim.Optimizer],
         schedule: Callable[[int], float],
         seed: int = 0,
@@ -37,15 +36,17 @@ class IDDPMDenoiser(Denoiser):
         timesteps: Literal["uniform", "loss_second_moment"] = "uniform",
     ):
         super().__init__(net, conditioning, process, optimizer, schedule, seed, name, label_dropout)
-        if timesteps == "loss_second_moment" and not isinstance(process, IDDPM):
-            raise ValueError("iddpm: timesteps=loss_second_moment is for process=iddpm")
         if timesteps not in ("uniform", "loss_second_moment"):
             raise ValueError(f"iddpm: timesteps must be 'uniform' or 'loss_second_moment'; got {timesteps!r}")
-        self.timesteps = LossSecondMoment(self.process.num_steps) if timesteps == "loss_second_moment" else None
+        self.timesteps = None
+        if timesteps == "loss_second_moment":
+            if not isinstance(process, IDDPM):
+                raise ValueError("iddpm: timesteps=loss_second_moment is for process=iddpm")
+            self.timesteps = LossSecondMoment(len(process.betas))
         self._seen: list[tuple[Tensor, Tensor, Tensor]] = []  # (index, step, loss) of this step's micro-batches
 
     def training_loss(self, batch: dict[str, Tensor], draws: Draws) -> Float[Tensor, "B"]:
-        if self.timesteps is None:
+        if self.timesteps is None or not isinstance(self.process, IDDPM):
             return super().training_loss(batch, draws)
         x0 = batch["image"]
         step, weight = self.timesteps.draw(draws)

@@ -1,4 +1,7 @@
-"""How training chooses the timestep of each image: importance sampling by the loss. Nichol & Dhariwal 2021, section 3.3."""
+"""How training chooses the timestep of each image: importance sampling by the loss.
+
+Nichol & Dhariwal 2021, section 3.3.
+"""
 
 import torch
 from jaxtyping import Float, Int
@@ -41,7 +44,7 @@ class LossSecondMoment(nn.Module):
 
     @torch.no_grad()
     def update(self, index: Int[Tensor, "B"], step: Int[Tensor, "B"], loss: Float[Tensor, "B"]) -> None:
-        """Take up the losses of one batch. index: of the images in the stream. A loss that is not finite is left out."""
+        """Take up the losses of one batch, but those not finite. index: the images' positions in the stream."""
         order = index[loss.isfinite()].argsort()
         step, loss = step[loss.isfinite()][order], loss[loss.isfinite()][order]
         order = step.argsort(stable=True)

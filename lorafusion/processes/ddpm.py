@@ -97,7 +97,7 @@ class DDPM:
         return (1 + sigma_s**2) * (sigma_t**2 - sigma_s**2) / (1 + sigma_t**2)
 
     def _at(self, table: Float[Tensor, "T"], step: Int[Tensor, "N"], like: Tensor) -> Float[Tensor, "N"]:
-        """Entries of a table, which is worked out in float64: 1 - alpha_bar has no digits left in float32 near t = 0."""
+        """Entries of a table, worked out in float64: 1 - alpha_bar has no digits left in float32 near t = 0."""
         return table.to(like.device, like.dtype)[step]
 
 

@@ -175,7 +175,9 @@ class IDDPM(DDPM):
         """eps, and v in 0 .. 1 where the network answers it, in the dtype of ``x_t``."""
         channels = x_t.shape[1]
         if raw.shape[1] not in (channels, 2 * channels):
-            raise ValueError(f"iddpm: the network must answer {channels} or {2 * channels} channels; got {raw.shape[1]}")
+            raise ValueError(
+                f"iddpm: the network must answer {channels} or {2 * channels} channels; got {raw.shape[1]}"
+            )
         eps, v = raw[:, :channels].to(x_t.dtype), raw[:, channels:].to(x_t.dtype)
         return eps, (v + 1) / 2 if v.shape[1] else None
 

@@ -49,8 +49,8 @@ def evaluate(cfg: DictConfig) -> None:
     console.print(f"{samples.file} beside {data.name} at {data.resolution} px", soft_wrap=True)
     console.print(table(rows, metric))
     console.print(
-        f"Distances are to the {len(train[0]):,} training digits, on {metric.net.width} features of a digit classifier; "
-        f"they are no FID. The classifier reads {metric.accuracy:.1%} of {len(test[0]):,} held-out digits."
+        f"Distances are to the {len(train[0]):,} training digits, on {metric.net.width} features of a digit "
+        f"classifier; they are no FID. The classifier reads {metric.accuracy:.1%} of {len(test[0]):,} held-out digits."
     )
     record(metric, rows, samples, data)
     print(samples.file.parent)

@@ -10,9 +10,11 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -23,6 +25,7 @@ from lorafusion import checkpoint
 from lorafusion.denoisers.base import Denoiser
 from lorafusion.errors import UserError
 
+TRUST = "LORAFUSION_TRUST"  # environment: packages of the user's own that a saved config may name, with commas
 PACKAGES = ("lorafusion", "torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
 
 
@@ -74,7 +77,14 @@ def saved_config(path: Path) -> DictConfig:
     file = path.parent.parent / "config.yaml"
     if not file.is_file():
         raise UserError(f"checkpoint {path} stands in no run's folder: {file} is missing")
-    return cast(DictConfig, OmegaConf.load(file))
+    cfg = cast(DictConfig, OmegaConf.load(file))
+    for target in _targets(OmegaConf.to_container(cfg)):
+        if not _is_known(target):
+            raise UserError(
+                f"{file} names {target}, which is no class of lorafusion or torch.optim, so it is not run; "
+                f"if it is yours: {TRUST}={target.partition('.')[0]}"
+            )
+    return cfg
 
 
 def restore(path: Path, cfg: DictConfig, *, ema: bool = True) -> Denoiser:
@@ -91,6 +101,35 @@ def restore(path: Path, cfg: DictConfig, *, ema: bool = True) -> Denoiser:
         denoiser.load_state_dict(content["ema"], strict=False)
     denoiser.images_seen = content["images_seen"]
     return denoiser.eval()
+
+
+def _targets(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        yield from ([str(node["_target_"])] if "_target_" in node else [])
+        node = list(node.values())
+    for item in node if isinstance(node, list) else []:
+        yield from _targets(item)
+
+
+def _is_known(target: str) -> bool:
+    """Whether a config that somebody handed over may name it: a class, defined in a module of ours, or an optimizer.
+
+    The module is looked up as a file, for `lorafusion.x.torch.hub.load` is an attribute path to something else.
+    """
+    module, _, name = target.rpartition(".")
+    if target.partition(".")[0] in os.environ.get(TRUST, "").split(","):
+        return True
+    if module == "torch.optim":
+        found = getattr(torch.optim, name, None)
+        return isinstance(found, type) and issubclass(found, torch.optim.Optimizer)
+    room = module.split(".")[1:2]
+    if not module.startswith("lorafusion.") or room in (["cli"], ["tasks"]):
+        return module in ("lightning", "lightning.pytorch.profilers") or target == "lorafusion.tasks.train.train"
+    try:
+        found = getattr(import_module(module), name, None)
+    except ImportError:
+        return False
+    return getattr(found, "__module__", None) == module and (isinstance(found, type) or name == "wandb_logger")
 
 
 def device(name: str) -> torch.device:

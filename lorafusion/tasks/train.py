@@ -29,7 +29,9 @@ def train(cfg: DictConfig) -> None:
     with lock:
         resume = _resume(cfg.resume, folder)
         if cfg.get("pretrained") and not (cfg.init_from or resume):
-            raise UserError(f"{cfg.name} starts from a pretrained base: say which by init_from=..., or pretrained=false")
+            raise UserError(
+                f"{cfg.name} starts from a pretrained base: say which by init_from=..., or pretrained=false"
+            )
         torch.manual_seed(cfg.seed)  # initial weights
         denoiser = instantiate(cfg.denoiser, _convert_="all")
         if cfg.init_from is not None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 SPEC = importlib.util.spec_from_file_location("abab", Path(__file__).parents[2] / "bench" / "abab.py")
-assert SPEC and SPEC.loader
+assert SPEC is not None
+assert SPEC.loader is not None
 abab = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(abab)
 

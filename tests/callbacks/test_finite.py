@@ -16,7 +16,7 @@ from lorafusion.errors import UserError
 from lorafusion.tasks.train import build_trainer
 from tests.tasks.runs import composed, tiny
 
-BAD = 4  # this step's loss is not finite
+BAD = 2  # this step's loss is not finite
 
 
 class Spoil(Callback):
@@ -35,7 +35,7 @@ class Spoil(Callback):
 
 
 def fit(tmp_path, where, value, policy, *, steps=(BAD,), most=10, accumulate=1):
-    overrides = tiny(tmp_path, "images=160", f"trainer.accumulate_grad_batches={accumulate}")
+    overrides = tiny(tmp_path, "images=64", f"trainer.accumulate_grad_batches={accumulate}")
     cfg = composed(*overrides)
     torch.manual_seed(0)
     denoiser, data = (instantiate(node, _convert_="all") for node in (cfg.denoiser, cfg.data))
@@ -44,7 +44,10 @@ def fit(tmp_path, where, value, policy, *, steps=(BAD,), most=10, accumulate=1):
     try:
         trainer.fit(denoiser, datamodule=data)
     finally:
-        everything = [*denoiser.parameters(), *(s for o in trainer.optimizers for p in o.state.values() for s in p.values())]
+        everything = [
+            *denoiser.parameters(),
+            *(s for o in trainer.optimizers for p in o.state.values() for s in p.values()),
+        ]
         for ema in callbacks_of(trainer, EMACallback):
             everything += ema.ema.averages
         assert all(tensor.isfinite().all() for tensor in everything)
@@ -54,7 +57,7 @@ def fit(tmp_path, where, value, policy, *, steps=(BAD,), most=10, accumulate=1):
     return denoiser, trainer
 
 
-CASES = [("loss", float("nan")), ("loss", float("inf")), ("gradient", float("nan")), ("gradient", float("-inf"))]
+CASES = [("loss", float("nan")), ("gradient", float("-inf"))]
 
 
 @pytest.mark.parametrize(("where", "value"), CASES)
@@ -75,7 +78,7 @@ def test_stop(tmp_path, where, value):
 @pytest.mark.parametrize("policy", ["skip", "zero"])
 def test_go_on(tmp_path, where, value, policy):
     _, trainer = fit(tmp_path, where, value, policy)
-    assert trainer.global_step == 10
+    assert trainer.global_step == 4
     assert len([*tmp_path.glob("nonfinite_*.json")]) == 1
 
 
@@ -87,7 +90,7 @@ def test_a_skipped_step_changes_no_weight_and_a_good_one_does(tmp_path):
         def on_train_batch_end(self, trainer, module, *_):
             self.weights.append(torch.cat([p.detach().flatten().clone() for p in module.net.parameters()]))
 
-    cfg = composed(*tiny(tmp_path, "images=160"))
+    cfg = composed(*tiny(tmp_path, "images=64"))
     denoiser, data = (instantiate(node, _convert_="all") for node in (cfg.denoiser, cfg.data))
     trainer = build_trainer(cfg)
     trainer.callbacks = [Spoil("gradient", float("nan")), Finite(str(tmp_path), "skip"), watch := Watch()]
@@ -98,7 +101,7 @@ def test_a_skipped_step_changes_no_weight_and_a_good_one_does(tmp_path):
 
 def test_it_is_no_accident_when_it_does_not_end(tmp_path):
     with pytest.raises(UserError, match="3 times in a row"):
-        fit(tmp_path, "gradient", float("nan"), "skip", steps=range(2, 10), most=3)
+        fit(tmp_path, "gradient", float("nan"), "skip", steps=range(1, 4), most=3)
 
 
 def test_any_micro_batch_counts(tmp_path):

@@ -72,7 +72,7 @@ def test_a_network_without_the_input_is_not_told():
     denoiser = make(augment_dim=0)
     denoiser.training_loss(batch(), Draws(0, torch.arange(N)))
     assert denoiser.net.augment is None
-    with pytest.raises(ValueError, match="backbone.augment_dim=9; got 5"):
+    with pytest.raises(ValueError, match=r"backbone\.augment_dim=9; got 5"):
         make(augment_dim=5)
 
 

@@ -1,6 +1,7 @@
 """The IDDPM process and the samplers compute what the original does, with its network and its random numbers."""
 
 from functools import cache
+from itertools import pairwise
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ def test_respacing(name):
     assert torch.equal(respaced(T, n, "stride"), ref["ddim_timesteps"])
     found = process(ref)
     levels = found.levels(n).flip(0)  # 0, then the levels, increasing
-    betas = [found.transition_variance(t, s) / (1 + s**2) for s, t in zip(levels, levels[1:], strict=False)]
+    betas = [found.transition_variance(t, s) / (1 + s**2) for s, t in pairwise(levels)]
     assert relative(torch.stack(betas), ref["respaced_betas"]) < 1e-10
     assert torch.equal(found.round(levels[1:]), levels[1:])
 

@@ -77,9 +77,7 @@ def test_bits_per_dim_of_a_perfect_model():
     process = IDDPM(40)
     x0 = torch.zeros(3, 1, 4, 4, dtype=torch.float64)
     seen = []
-    bits = process.bits_per_dim(
-        exact_net(process), x0, Draws(0, torch.arange(3)), progress=lambda *a: seen.append(a)
-    )
+    bits = process.bits_per_dim(exact_net(process), x0, Draws(0, torch.arange(3)), progress=lambda *a: seen.append(a))
     assert bits.at_step.shape == (3, 40)
     assert seen[-1] == (40, 40)
     assert bits.at_step[:, 1:].abs().max() < 1e-12
@@ -114,7 +112,7 @@ def test_variance_is_the_networks_choice_between_two_bounds():
 def test_a_network_without_v():
     process, plain = IDDPM(10), lambda x, *_: x
     assert process.denoise(plain, images(2), torch.ones(2, dtype=torch.float64)).v is None
-    with pytest.raises(ValueError, match="backbone.learned_variance=true"):
+    with pytest.raises(ValueError, match=r"backbone\.learned_variance=true"):
         process.loss(plain, images(2), Draws(0, torch.arange(2)))
     assert IDDPM(10, objective="simple").loss(plain, images(2), Draws(0, torch.arange(2))).shape == (2,)
     with pytest.raises(ValueError, match="1 or 2 channels; got 3"):

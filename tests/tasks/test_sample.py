@@ -105,3 +105,32 @@ def test_grid_places_images_row_by_row():
     assert picture.shape == (5, 8, 1)
     assert [picture[0, 0, 0], picture[0, 3, 0], picture[0, 6, 0], picture[3, 0, 0], picture[3, 3, 0]] == [0, 1, 2, 3, 4]
     assert picture[2, 0, 0] == picture[3, 6, 0] == 255
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "builtins.exec",
+        "torch.hub.load",
+        "torch.optim.os.system",
+        "lorafusion.checkpoint.save",
+        "lorafusion.checkpoint.torch.load",
+        "lorafusion.denoisers.base.torch.hub.load",
+        "lorafusion.denoisers.base.Draws",
+        "lorafusion.tasks.run_folder.write_text",
+        "lorafusion.nowhere.Class",
+    ],
+)
+def test_a_config_that_somebody_handed_over_runs_nothing(trained, tmp_path, target, monkeypatch):
+    path = run_folder.find_checkpoint(str(trained))
+    copy = tmp_path / "checkpoints" / path.name
+    copy.parent.mkdir()
+    copy.write_bytes(path.read_bytes())
+    cfg = OmegaConf.load(trained / "config.yaml")
+    cfg.denoiser.process = {"_target_": target}
+    OmegaConf.save(cfg, tmp_path / "config.yaml")
+    with pytest.raises(UserError, match="is not run"):
+        run_folder.saved_config(copy)
+    monkeypatch.setenv(run_folder.TRUST, f"other,{target.partition('.')[0]}")
+    assert run_folder.saved_config(copy).denoiser.process._target_ == target
