@@ -117,10 +117,20 @@ def trace_sqrt_product(a: Float[Tensor, "D D"], b: Float[Tensor, "D D"]) -> Floa
     """
     factor, failed = torch.linalg.cholesky_ex(a)
     if not failed:
-        values = torch.linalg.eigvalsh(factor.T @ b @ factor)  # ascending
+        values = torch.linalg.eigvalsh(_congruent(factor, b), UPLO="L")  # ascending
         if values[0] > _rounding(values):
             return values.sqrt().sum()
     return torch.linalg.svdvals(_root(a).T @ _root(b)).sum()
+
+
+def _congruent(factor: Float[Tensor, "D D"], b: Float[Tensor, "D D"], block: int = 256) -> Float[Tensor, "D D"]:
+    """L^T B L for a lower triangular L, its lower triangle only: a third of the work of two matrix products."""
+    starts = range(0, len(b), block)
+    right = torch.cat([b[:, k:] @ factor[k:, k : k + block] for k in starts], dim=1)  # B L
+    result = torch.zeros_like(b)
+    for k in starts:
+        result[k : k + block, : k + block] = factor[k:, k : k + block].T @ right[k:, : k + block]
+    return result
 
 
 def _root(a: Float[Tensor, "D D"]) -> Float[Tensor, "D D"]:

@@ -2,6 +2,7 @@
 
 import os
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from omegaconf import DictConfig, ListConfig
 from rich.progress import track
 from torch import Tensor
 
+from lorafusion.denoisers.guidance import Guidance
 from lorafusion.draws import Draws
 from lorafusion.errors import UserError
 from lorafusion.pictures import grid, save_png, to_uint8
@@ -25,14 +27,27 @@ def sample(cfg: DictConfig) -> None:
     sampler = instantiate(cfg.sampler if cfg.sampler is not None else run.sampler, _convert_="all")
     seeds = parse_seeds(cfg.seeds, cfg.n)
     labels = choose_labels(cfg.label, seeds, denoiser.net.num_classes)
+    guidance = choose_guidance(cfg.guidance, cfg.guidance_between, labels is not None)
     with bar("sampling", unit="evaluations") as progress:
         images = denoiser.sample(
-            sampler, seeds, None if labels is None else denoiser.one_hot(labels), cfg.batch_size, progress
+            sampler, seeds, None if labels is None else denoiser.one_hot(labels), cfg.batch_size, progress, guidance
         )
     out = Path(cfg.out).absolute() if cfg.out else path.parent.parent / "samples" / path.stem
     write(to_uint8(images), seeds, labels, out)
     print(f"{len(seeds)} images, their grid and samples.npz from {path.name} ({denoiser.images_seen:,} images seen)")
     print(out)
+
+
+def choose_guidance(scale: float, between: Sequence[float], labelled: bool) -> Guidance | None:
+    """Raises UserError where there are no labels to guide by, and for values that are none."""
+    if scale == 1:
+        return None
+    if not labelled:
+        raise UserError(f"guidance={scale} was given, but this run is unconditional")
+    try:
+        return Guidance(scale, *between)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"guidance={scale} guidance_between={[*between]}: {error}") from error
 
 
 def write(images: np.ndarray, seeds: Tensor, labels: Tensor | None, out: Path) -> None:

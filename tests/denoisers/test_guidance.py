@@ -12,9 +12,11 @@ from lorafusion.conditioning.conv.shift import Shift
 from lorafusion.denoisers.base import Denoiser
 from lorafusion.denoisers.guidance import Guidance
 from lorafusion.denoisers.schedule import Constant
+from lorafusion.errors import UserError
 from lorafusion.processes import Prediction
 from lorafusion.processes.edm import EDM
 from lorafusion.samplers.heun import Heun
+from lorafusion.tasks.sample import choose_guidance
 
 
 def labelled(x, sigma):
@@ -65,6 +67,16 @@ def test_samples():
     assert not torch.allclose(strong, plain, atol=1e-3)
     narrow = denoiser.sample(Heun(4), seeds, label, guidance=Guidance(4.0, 1e3))
     assert torch.equal(narrow, plain)
+
+
+def test_what_the_command_line_gives():
+    assert choose_guidance(1.0, [0.0, math.inf], labelled=False) is None
+    assert choose_guidance(3.0, [0.3, 5.0], labelled=True) == Guidance(3.0, 0.3, 5.0)
+    with pytest.raises(UserError, match="unconditional"):
+        choose_guidance(2.0, [0.0, math.inf], labelled=False)
+    for between in ([5.0, 1.0], [1.0, 2.0, 3.0]):
+        with pytest.raises(UserError, match=r"guidance=2\.0 guidance_between="):
+            choose_guidance(2.0, between, labelled=True)
 
 
 def test_wrong_settings():

@@ -8,7 +8,7 @@ import scipy.linalg
 import torch
 import torch.multiprocessing as mp
 
-from lorafusion.metrics.frechet import LSB, Moments, frechet_distance, trace_sqrt_product
+from lorafusion.metrics.frechet import LSB, Moments, _congruent, frechet_distance, trace_sqrt_product
 
 
 def features(n: int, dim: int, seed: int = 0) -> torch.Tensor:
@@ -125,13 +125,18 @@ class TestFrechetDistance:
         shift = torch.arange(12, dtype=torch.float64)
         assert frechet_distance(shift, c, 0 * shift, c) == pytest.approx(shift.square().sum().item(), rel=1e-12)
 
-    @pytest.mark.parametrize("dim", [2, 64, 200])
+    @pytest.mark.parametrize("dim", [2, 64, 300])
     def test_agrees_with_the_square_root_of_the_matrix(self, dim):
         a, b = covariance(dim, 1), covariance(dim, 2)
         m1, m2 = torch.randn(2, dim, dtype=torch.float64)
         root = np.real(scipy.linalg.sqrtm((a @ b).numpy()))  # pyright: ignore[reportArgumentType]
         expected = ((m1 - m2) ** 2).sum().item() + np.trace(a.numpy() + b.numpy() - 2 * root)
         assert frechet_distance(m1, a, m2, b) == pytest.approx(expected, rel=1e-9)
+
+    @pytest.mark.parametrize("block", [1, 7, 16, 50, 64])
+    def test_triangular_product_in_blocks(self, block):
+        factor, b = torch.randn(50, 50, dtype=torch.float64).tril(), covariance(50, 1)
+        torch.testing.assert_close(_congruent(factor, b, block).tril(), (factor.T @ b @ factor).tril())
 
     def test_is_symmetric(self):
         m1, m2 = torch.randn(2, 64, dtype=torch.float64)
