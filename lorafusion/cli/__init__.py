@@ -31,7 +31,7 @@ def run(main: Callable[[], Any]) -> None:
     gc.disable()  # its passes over what is being composed take a fifth of the time, and find nothing
     try:
         if {"--help", "-h"} & {*arguments}:
-            print(help_text(conf, [a for a in arguments if a not in ("--help", "-h")]))
+            print(help_text(conf, [a for a in arguments if a not in ("--help", "-h")]), flush=True)
             return
         check.check(arguments, conf)
         gc.enable()
@@ -39,6 +39,8 @@ def run(main: Callable[[], Any]) -> None:
     except Mistake as mistake:
         print(mistake, file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (KeyboardInterrupt, SystemExit) as stop:
         # Lightning turns the first into the second
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):

@@ -59,7 +59,7 @@ def build_trainer(cfg: DictConfig) -> Trainer:
     """The trainer of ``cfg``, its length and intervals turned from images into steps."""
     batch = cfg.data.batch_size
     validate_every = max(1, cfg.validate_every_images // batch) * cfg.trainer.accumulate_grad_batches
-    callbacks = _chosen(cfg.callbacks)
+    callbacks = _chosen(cfg.get("callbacks"))
     return instantiate(
         cfg.trainer,
         max_steps=math.ceil(cfg.images / batch),
@@ -67,7 +67,7 @@ def build_trainer(cfg: DictConfig) -> Trainer:
         check_val_every_n_epoch=None,  # an endless stream has no epochs
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the stream is already cut by rank
-        logger=_chosen(cfg.logger),
+        logger=_chosen(cfg.get("logger")),
         callbacks=callbacks,
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         plugins=[WholeFileIO()],
@@ -76,9 +76,9 @@ def build_trainer(cfg: DictConfig) -> Trainer:
     )
 
 
-def _chosen(nodes: DictConfig) -> list:
+def _chosen(nodes: DictConfig | None) -> list:
     """What was chosen; an experiment may also hold settings for what was not."""
-    return [instantiate(node, _convert_="all") for node in nodes.values() if "_target_" in node]
+    return [instantiate(node, _convert_="all") for node in (nodes or {}).values() if "_target_" in node]
 
 
 def _resume(resume: str | None, folder: Path) -> Path | None:
