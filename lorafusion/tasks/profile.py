@@ -69,16 +69,16 @@ def by_part(cfg: DictConfig) -> dict[str, Size]:
 
 
 def measure(net: Network, channels: int, resolution: int) -> Size:
-    """Counted on the meta device: no memory, no arithmetic."""
+    """Counted on the meta device: no memory, no arithmetic. Two images, for what one condition shares is merged."""
     net = net.to("meta").eval()
-    label = None if net.num_classes is None else torch.zeros(1, net.num_classes, device="meta")
+    label = None if net.num_classes is None else torch.zeros(2, net.num_classes, device="meta")
     augment = getattr(net, "augment_dim", 0)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(
-            torch.zeros(1, channels, resolution, resolution, device="meta"),
-            torch.zeros(1, device="meta"),
-            None if net.num_steps is None else torch.zeros(1, dtype=torch.long, device="meta"),
+            torch.zeros(2, channels, resolution, resolution, device="meta"),
+            torch.zeros(2, device="meta"),
+            None if net.num_steps is None else torch.zeros(2, dtype=torch.long, device="meta"),
             label,
-            torch.zeros(1, augment, device="meta") if augment else None,
+            torch.zeros(2, augment, device="meta") if augment else None,
         )
-    return Size(sum(p.numel() for p in net.parameters() if p.requires_grad), counter.get_total_flops() // 2)
+    return Size(sum(p.numel() for p in net.parameters() if p.requires_grad), counter.get_total_flops() // 4)
