@@ -53,18 +53,25 @@ def main() -> None:
 
 def build(resolution: int, **strategies: list) -> NanoUNet:
     torch.manual_seed(0)
-    return Conditioning(**strategies).attach(NanoUNet(resolution, num_steps=1000, num_classes=10))
+    classes = 10 if any(isinstance(s, ClassLoRA) for s in strategies.get("attn", [])) else None
+    return Conditioning(**strategies).attach(NanoUNet(resolution, num_steps=1000, num_classes=classes))
+
+
+def images(net: NanoUNet, batch: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    label = None if net.num_classes is None else torch.eye(10)[torch.arange(batch) % 10]
+    return torch.zeros(batch, 1, net.resolution, net.resolution), label
 
 
 def forward(net: NanoUNet, batch: int) -> torch.Tensor:
-    x, label = torch.zeros(batch, 1, net.resolution, net.resolution), torch.eye(10)[torch.arange(batch) % 10]
-    t = torch.full((batch,), 500)
+    """As in sampling: one noise level for all images."""
+    x, label = images(net, batch)
+    t = torch.tensor([500])
     with torch.no_grad():
         return net(x, t.float(), t, label)
 
 
 def step(net: NanoUNet, batch: int) -> torch.Tensor:
-    x, label = torch.zeros(batch, 1, net.resolution, net.resolution), torch.eye(10)[torch.arange(batch) % 10]
+    x, label = images(net, batch)
     net.zero_grad()
     loss = DDPM(1000).loss(net, x, Draws(0, torch.arange(batch)), label).mean()
     loss.backward()
