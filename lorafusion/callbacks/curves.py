@@ -35,7 +35,7 @@ def draw(metrics: Path, picture: Path, smooth: int = 20) -> None:
         x, y = np.array(points).T
         if key == "loss":
             axes.plot(x, y, color=colour, alpha=0.25, linewidth=0.7)
-            width = min(smooth, len(y))
+            width = max(1, min(smooth, len(y) // 5))
             x, y = x[width - 1 :], np.convolve(y, np.ones(width) / width, "valid")
         axes.plot(x, y, color=colour, label=key, marker="." if len(y) < 30 else None)
     axes.set(xlabel="images seen", ylabel="loss", yscale="log")
