@@ -19,6 +19,7 @@ demo: setup ## train nano with UC-LoRA on 4,000 real digits, sample, judge: abou
 	$(BIN)/python run.py experiment=demo paths.run_dir=$(RUN) resume=auto
 	$(BIN)/python run.py task=sample ckpt=$(RUN) n=256 out=$(RUN)/samples/final
 	$(BIN)/python run.py task=evaluate metric=digits samples=$(RUN)/samples/final
+	@echo "grid: $(RUN)/samples/final/grid.png  curves: $(RUN)/curves.png"
 
 test: setup ## every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig
-from rich.progress import track
 from torch import Tensor
 
 from lorafusion.denoisers.guidance import Guidance
@@ -52,8 +51,10 @@ def choose_guidance(scale: float, between: Sequence[float], labelled: bool) -> G
 
 def write(images: np.ndarray, seeds: Tensor, labels: Tensor | None, out: Path) -> None:
     """images/<seed>.png, grid.png and samples.npz (images uint8 (N, H, W, C), seeds, labels)."""
-    for image, seed in track(zip(images, seeds.tolist(), strict=True), "writing", len(images), transient=True):
-        save_png(image, out / "images" / f"{seed:06d}.png")
+    with bar("writing", unit="images") as progress:
+        for k, (image, seed) in enumerate(zip(images, seeds.tolist(), strict=True)):
+            save_png(image, out / "images" / f"{seed:06d}.png")
+            progress(k + 1, len(images))
     save_png(grid(images[:256]), out / "grid.png", scale=max(1, 64 // images.shape[1]))
     known = {} if labels is None else {"labels": labels.numpy()}
     temporary = out / f".samples.npz.{os.getpid()}.tmp"
