@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterator
+from contextlib import nullcontext
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -29,12 +30,14 @@ TRUST = "LORAFUSION_TRUST"  # environment: packages of the user's own that a sav
 PACKAGES = ("lorafusion", "torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
 
 
-def create(cfg: DictConfig) -> tuple[Path, TextIO]:
+def create(cfg: DictConfig) -> tuple[Path, TextIO | nullcontext]:
     """Make the folder, say in it what runs, and lock it until the returned file is closed or the process ends.
 
-    Raises UserError if another process is running in it.
+    Only the first process of a distributed run does. Raises UserError if another run is alive in the folder.
     """
     folder = Path(cfg.paths.run_dir).absolute()
+    if rank() > 0:
+        return folder, nullcontext()
     folder.mkdir(parents=True, exist_ok=True)
     lock = (folder / ".lock").open("w")
     try:
@@ -45,6 +48,11 @@ def create(cfg: DictConfig) -> tuple[Path, TextIO]:
     write_text(folder / "overrides.txt", "\n".join(HydraConfig.get().overrides.task) + "\n")
     write_text(folder / "versions.json", json.dumps(versions(), indent=2) + "\n")
     return folder, lock
+
+
+def rank() -> int:
+    """Of this process in a distributed run, before it is set up: torchrun, SLURM and Lightning say it so."""
+    return next((int(os.environ[k]) for k in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if k in os.environ), 0)
 
 
 def versions() -> dict[str, str | None]:
