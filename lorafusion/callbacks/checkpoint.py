@@ -65,7 +65,14 @@ class Checkpoint(Callback):
         if self.stopped_by:
             trainer.should_stop = True
 
-    def teardown(self, trainer: Trainer, denoiser: Denoiser, stage: str) -> None:
+    def on_train_end(self, trainer: Trainer, denoiser: Denoiser) -> None:
+        self._restore_handlers()
+
+    def on_exception(self, trainer: Trainer, denoiser: Denoiser, exception: BaseException) -> None:
+        self._restore_handlers()
+
+    def _restore_handlers(self) -> None:
+        """Else what runs next in this process, another job of a sweep say, could not be stopped."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}

@@ -41,8 +41,8 @@ def create(cfg: DictConfig) -> tuple[Path, TextIO | nullcontext]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = (folder / ".lock").open("w")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, loader workers do not inherit it
+    except (BlockingIOError, PermissionError):
         raise UserError(f"another process is running in {folder}; choose another paths.run_dir, or wait") from None
     write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     write_text(folder / "overrides.txt", "\n".join(HydraConfig.get().overrides.task) + "\n")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from rich.console import Console
 
 from lorafusion import checkpoint
+from lorafusion.callbacks.checkpoint import STOP_SIGNALS
 from lorafusion.callbacks.ema import averaged, trainable
 from lorafusion.callbacks.progress import Progress
 from lorafusion.tasks.train import build_trainer
@@ -109,3 +111,23 @@ def test_progress_says_how_fast_and_how_long(tmp_path, terminal, capsys):
     assert "320 images in" in said
     assert "loss" in said
     assert ("320/320" in said) == terminal
+
+
+class Fails(Callback):
+    def on_train_batch_end(self, trainer, module, *_):
+        raise RuntimeError("on purpose")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_signal_handlers_are_put_back_whatever_happens(tmp_path, fails):
+    before = [signal.getsignal(s) for s in STOP_SIGNALS]
+    cfg = composed(*tiny(tmp_path / "a", "images=32"))
+    denoiser, data = (instantiate(node, _convert_="all") for node in (cfg.denoiser, cfg.data))
+    trainer = build_trainer(cfg)
+    if fails:
+        trainer.callbacks.append(Fails())
+        with pytest.raises(RuntimeError, match="on purpose"):
+            trainer.fit(denoiser, datamodule=data)
+    else:
+        trainer.fit(denoiser, datamodule=data)
+    assert [signal.getsignal(s) for s in STOP_SIGNALS] == before

@@ -51,6 +51,9 @@ def run(overrides: tuple[str, ...]) -> None:
     """The body of a run's process."""
     import torch
 
+    if multiprocessing.current_process().name != "MainProcess":
+        multiprocessing.set_start_method("fork", force=True)  # the loader's workers are children, as in a real run
+
     torch.set_num_threads(1)
     cfg = composed(*overrides)
     from hydra.utils import get_method
