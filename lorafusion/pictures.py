@@ -1,7 +1,6 @@
 """Images as people see them: uint8 arrays, grids, PNG files."""
 
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,8 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
+
+from lorafusion.files import replacing
 
 
 def to_uint8(images: Float[Tensor, "B C H W"]) -> UInt8[np.ndarray, "B H W C"]:
@@ -31,10 +32,8 @@ def grid(images: UInt8[np.ndarray, "B H W C"], columns: int | None = None, gap: 
 
 def save_png(image: UInt8[np.ndarray, "H W C"], path: Path, scale: int = 1) -> None:
     """Write a grey or RGB image, whole or not at all; ``scale`` repeats pixels."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     if scale > 1:
         picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    picture.save(temporary, format="PNG")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG")

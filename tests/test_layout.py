@@ -25,7 +25,7 @@ CHAINS = (
     ("sites", "backbones"),
     ("processes", "samplers", "denoisers", "callbacks", "tasks"),
 )
-LEAVES_FOR_ALL = {"errors", "draws"}  # import nothing of the package
+LEAVES_FOR_ALL = {"files", "errors", "draws"}  # import nothing of the package
 LEAVES = {"ema", "metrics", "data", "convert", "report", "checkpoint", "pictures", "progress", "logger", "cli"}
 UPPER = {"denoisers", "callbacks", "tasks"}  # where everything else meets
 

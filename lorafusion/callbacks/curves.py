@@ -1,13 +1,13 @@
 """The loss over images seen, as a picture, redrawn at the end of a run."""
 
 import csv
-import os
 from pathlib import Path
 
 import numpy as np
 from lightning import Callback, Trainer
 
 from lorafusion.denoisers.base import Denoiser
+from lorafusion.files import replacing
 
 
 class Curves(Callback):
@@ -41,6 +41,5 @@ def draw(metrics: Path, picture: Path, smooth: int = 20) -> None:
     axes.set(xlabel="images seen", ylabel="loss", yscale="log")
     axes.grid(alpha=0.3)
     axes.legend()
-    temporary = picture.with_name(f".{picture.name}.{os.getpid()}.tmp")
-    figure.savefig(temporary, dpi=120, format="png")
-    temporary.replace(picture)
+    with replacing(picture) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")

@@ -4,7 +4,6 @@ A step can be replayed from what is written of it: all randomness follows from t
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from torch.optim import Optimizer
 
 from lorafusion.denoisers.base import Denoiser
 from lorafusion.errors import UserError
+from lorafusion.files import write_text
 
 
 class Finite(Callback):
@@ -77,11 +77,8 @@ class Finite(Callback):
             "losses": [repr(float(loss)) for loss in losses],
             "gradients": names,
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / f"nonfinite_{trainer.global_step:09d}_{trainer.global_rank}.json"
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(record, indent=1))
-        temporary.replace(file)
+        write_text(file, json.dumps(record, indent=1))
         return file
 
 

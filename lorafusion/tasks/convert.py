@@ -1,7 +1,6 @@
 """Any weights that we can read, as safetensors by our names, with a JSON of the configuration beside them."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
 
-from lorafusion import checkpoint
 from lorafusion.convert.fill import fill
 from lorafusion.errors import UserError
+from lorafusion.files import replacing, write_text
 from lorafusion.sites import Network
 from lorafusion.tasks import run_folder, weights
 
@@ -48,18 +47,12 @@ def configuration(run: DictConfig, kind: str, images_seen: int | None, source: s
 
 def export(net: Network, config: dict[str, Any], out: Path) -> None:
     """Write ``net`` to ``out``, and ``config`` with the file's checksum to the .json beside it; each whole or not."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}{checkpoint.TEMPORARY}")
     tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in net.state_dict().items()}
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, metadata={"format": "pt"})
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        record = {**config, "sha256": weights.sha256(temporary)}
-        out.with_suffix(".json").unlink(missing_ok=True)  # of an older export: its checksum is another
-        temporary.replace(out)
+        with replacing(out) as temporary:
+            save_file(tensors, temporary, metadata={"format": "pt"})
+            record = {**config, "sha256": weights.sha256(temporary)}
+            out.with_suffix(".json").unlink(missing_ok=True)  # of an older export: its checksum is another
     except Exception as error:  # a full disk, by whatever name safetensors calls it
-        if out.parent.is_dir():
-            temporary.unlink(missing_ok=True)
         raise UserError(f"export {out} could not be written: {' '.join(str(error).split())[:200]}") from error
-    run_folder.write_text(out.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
+    write_text(out.with_suffix(".json"), json.dumps(record, indent=2) + "\n")

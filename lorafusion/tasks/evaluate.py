@@ -15,6 +15,7 @@ from rich.table import Table
 
 from lorafusion.data.module import ImageData
 from lorafusion.errors import UserError
+from lorafusion.files import write_text
 from lorafusion.metrics.digits import Digits, Measured
 from lorafusion.progress import bar
 from lorafusion.tasks import run_folder
@@ -87,7 +88,7 @@ def record(metric: Digits, rows: dict[str, Measured], samples: Samples, data: Im
         kept = {name: e for name, e in entries.items() if e["samples"] == entry["samples"]}
     except (OSError, ValueError, AttributeError, KeyError, TypeError):  # none yet, or not ours
         kept = {}
-    run_folder.write_text(path, json.dumps({**kept, metric.name: entry}, indent=2) + "\n")
+    write_text(path, json.dumps({**kept, metric.name: entry}, indent=2) + "\n")
 
 
 def find_samples(path: Path) -> Path:

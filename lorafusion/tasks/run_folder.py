@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from lorafusion import checkpoint
 from lorafusion.denoisers.base import Denoiser
 from lorafusion.errors import UserError
+from lorafusion.files import write_text
 
 TRUST = "LORAFUSION_TRUST"  # environment: packages of the user's own that a saved config may name, with commas
 PACKAGES = ("lorafusion", "torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
@@ -145,10 +146,3 @@ def device(name: str) -> torch.device:
     if name != "auto":
         return torch.device(name)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)

@@ -1,6 +1,5 @@
 """Draw images from a trained denoiser: PNG files, a grid, and one npz."""
 
-import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 from lorafusion.denoisers.guidance import Guidance
 from lorafusion.draws import Draws
 from lorafusion.errors import UserError
+from lorafusion.files import replacing
 from lorafusion.pictures import grid, save_png, to_uint8
 from lorafusion.progress import bar
 from lorafusion.tasks import run_folder
@@ -57,10 +57,8 @@ def write(images: np.ndarray, seeds: Tensor, labels: Tensor | None, out: Path) -
             progress(k + 1, len(images))
     save_png(grid(images[:256]), out / "grid.png", scale=max(1, 64 // images.shape[1]))
     known = {} if labels is None else {"labels": labels.numpy()}
-    temporary = out / f".samples.npz.{os.getpid()}.tmp"
-    with temporary.open("wb") as file:
-        np.savez_compressed(file, images=images, seeds=seeds.numpy(), **known)  # pyright: ignore[reportArgumentType]
-    temporary.replace(out / "samples.npz")
+    with replacing(out / "samples.npz") as temporary:
+        np.savez_compressed(temporary, images=images, seeds=seeds.numpy(), **known)  # pyright: ignore[reportArgumentType]
 
 
 def parse_seeds(seeds: str | int | ListConfig | None, n: int) -> Tensor:

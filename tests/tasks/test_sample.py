@@ -118,7 +118,7 @@ def test_grid_places_images_row_by_row():
         "lorafusion.checkpoint.torch.load",
         "lorafusion.denoisers.base.torch.hub.load",
         "lorafusion.denoisers.base.Draws",
-        "lorafusion.tasks.run_folder.write_text",
+        "lorafusion.files.write_text",
         "lorafusion.nowhere.Class",
     ],
 )
