@@ -11,7 +11,9 @@ Layers Will Improve Your Diffusion Model", TMLR 2024, section 3.
 """
 
 import math
-from typing import Literal
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -74,10 +76,10 @@ class LowRank(nn.Module):
         y = F.linear(y, self.up)  # (B, N, d_out)
         return y if self.bias is None else y + (gate @ self.bias)[:, None]
 
-    def dense(self, omega: Tensor) -> tuple[Float[Tensor, "d_out d_in"], Float[Tensor, "d_out"] | None]:
-        """The update as a weight and a bias of its own, for an omega of one row."""
+    def merge(self, weight: Tensor, bias: Tensor | None, omega: Tensor) -> tuple[Tensor, Tensor | None]:
+        """A dense layer's weight (d_out, d_in) and bias (d_out,) with the update added, for an omega of one row."""
         gate = self.gate(omega)  # (1, m r)
-        return (self.up * gate) @ self.down, None if self.bias is None else (gate @ self.bias)[0]
+        return torch.addmm(weight, self.up * gate, self.down), _shifted(bias, self.bias, gate)
 
     def extra_repr(self) -> str:
         return f"rank={self.rank}, num_bases={self.num_bases}"
@@ -98,9 +100,12 @@ class SelectedLowRank(LowRank):
         y = x @ down.transpose(1, 2) @ up.permute(1, 2, 0)  # (B, N, d_out)
         return y if bias is None else y + bias[:, None]
 
-    def dense(self, omega: Int[Tensor, "1"]) -> tuple[Float[Tensor, "d_out d_in"], Float[Tensor, "d_out"] | None]:
-        down, up, bias = self._bases(omega)
-        return up[:, 0] @ down[0], None if bias is None else bias[0]
+    def merge(self, weight: Tensor, bias: Tensor | None, omega: Int[Tensor, "1"]) -> tuple[Tensor, Tensor | None]:
+        down, up, offset = self._bases(omega)
+        weight = torch.addmm(weight, up[:, 0], down[0])
+        if offset is None:
+            return weight, bias
+        return weight, offset[0] if bias is None else bias + offset[0]
 
     def _bases(self, index: Int[Tensor, "B"]) -> tuple[Tensor, Tensor, Tensor | None]:
         """What each sample uses: A (B, r, d_in), B (d_out, B, r), bias (B, d_out); the scale is in B and the bias."""
@@ -134,17 +139,60 @@ class LoRALinear(Linear):
         for update in self.updates.values():
             assert isinstance(update, LowRank)
             omega = update.omega(cond)
-            if len(omega) > 1:
+            if len(omega) == 1:
+                weight, bias = update.merge(weight, bias, omega)
+            else:
                 apart.append(update.factored(x, omega))
-                continue
-            delta, offset = update.dense(omega)
-            weight = weight + delta
-            if offset is not None:
-                bias = offset if bias is None else bias + offset
         y = F.linear(x, weight, bias)  # (B, N, d_out)
         for part in apart:
             y = y + part
         return y
+
+
+def _shifted(bias: Tensor | None, rows: Tensor | None, gate: Float[Tensor, "1 mr"]) -> Tensor | None:
+    """bias + gate @ rows, where either may be missing."""
+    if rows is None:
+        return bias
+    return (gate @ rows)[0] if bias is None else torch.addmv(bias, rows.t(), gate[0])
+
+
+class JointOmega(nn.Module):
+    """An omega that all layers of a network compute in one go: dozens of small products cost more than a few large.
+
+    The first layer that asks does it for its ``peers`` and leaves the result in ``cond.memo``. Every layer keeps
+    its own weights. Subclasses say how with ``together``, and which may be joined with ``alike``.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.peers: list[Any] = [self]  # a plain list: each peer is registered in its own layer alone
+        self.place = 0
+
+    def alike(self) -> Hashable:
+        """Equal where two can be computed together."""
+        raise NotImplementedError
+
+    @staticmethod
+    def together(peers: Sequence[Any], cond: Cond) -> Sequence[Float[Tensor, "B m"]]:
+        """omega of every peer."""
+        raise NotImplementedError
+
+    def forward(self, cond: Cond) -> Float[Tensor, "B m"]:
+        key = self.peers[0]
+        if key not in cond.memo:
+            cond.memo[key] = self.together(self.peers, cond)
+        return cond.memo[key][self.place]
+
+
+def join_omegas(net: nn.Module) -> None:
+    """Tell the omegas of ``net`` that can be computed together of each other."""
+    groups: dict[Hashable, list[JointOmega]] = defaultdict(list)
+    for module in net.modules():
+        if isinstance(module, JointOmega):
+            groups[type(module), module.alike()].append(module)
+    for peers in groups.values():
+        for place, omega in enumerate(peers):
+            omega.peers, omega.place = peers, place
 
 
 def add_update(site: AttnSite, slot: str, name: str, update: LowRank) -> None:

@@ -12,7 +12,8 @@ Names in a state dict belong to the network: filling a slot only adds keys below
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,7 @@ class Cond:
     label:    one-hot or any real mixture of classes. None = unconditional.
     augment:  augmentation labels (EDM). None = no augmentation.
     emb:      the network's shared embedding of the above. None = nothing attached reads it.
+    memo:     what several layers read of this one, kept by the first that needs it; nothing is known at first.
     """
 
     noise: Float[Tensor, "#B"]
@@ -39,6 +41,7 @@ class Cond:
     label: Float[Tensor, "#B K"] | None = None
     augment: Float[Tensor, "#B A"] | None = None
     emb: Float[Tensor, "#B E"] | None = None
+    memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
 
 class Same(nn.Module):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
+from torch._dynamo.testing import CompileCounter
 
 from lorafusion.lora import LoRALinear, LowRank
 from lorafusion.sites import Cond, Linear, Network, Same
@@ -117,16 +118,25 @@ def check_loading(case: Case) -> None:
 
 
 def check_compiles(case: Case) -> None:
-    """One graph, with the same result."""
-    net = case.trained()
+    """One graph to train with and one for all noise levels of sampling; results, gradients and names are eager's."""
+    net, compiled, graphs = case.trained(), deepcopy(case.trained()), CompileCounter()
     batch = inputs(net)
+    levels = [{**batch, **{k: v[b : b + 1] for k, v in batch.items() if k in ("noise", "step")}} for b in range(3)]
     with unchecked():
         torch.compiler.reset()
+        compiled.compile(fullgraph=True, dynamic=False, backend=graphs)
         try:
-            out = torch.compile(net, fullgraph=True, backend="eager")(**batch)
+            same(
+                [g for _, g in _gradients(compiled, batch, slice(None))],
+                [g for _, g in _gradients(net, batch, slice(None))],
+            )
+            with torch.no_grad():
+                for level in levels:
+                    same(compiled.eval()(**level), net(**level))
         except TorchDynamoException as error:
             raise AssertionError(f"the graph breaks: {error}") from error
-        same(out, net(**batch))
+    assert graphs.frame_count == 2, f"compiled {graphs.frame_count} times"
+    same(compiled.state_dict(), net.state_dict())
 
 
 def check_deepcopy(case: Case) -> None:
@@ -222,7 +232,7 @@ def _gradients(net: Network, batch: Mapping[str, Any], rows: slice) -> Iterator[
 def _rows(batch: Any, b: int) -> Any:
     """Sample b of a batch, or of its condition, as a batch of one."""
     if isinstance(batch, Cond):
-        return replace(batch, **_rows({f.name: getattr(batch, f.name) for f in fields(batch)}, b))
+        return replace(batch, **_rows({f.name: getattr(batch, f.name) for f in fields(batch) if f.init}, b))
     return {k: v if v is None else v[b : b + 1] for k, v in batch.items()}
 
 

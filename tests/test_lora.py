@@ -55,8 +55,10 @@ def test_selected_is_low_rank_with_one_hot(bias, scale):
     x, cond = torch.randn(4, 3, 5), Cond(torch.zeros(4), torch.tensor([6, 0, 3, 0]))
     torch.testing.assert_close(selected(x, cond), full(x, cond))
     torch.testing.assert_close(selected.mixture(cond), full.mixture(cond))
-    one = Cond(torch.zeros(1), torch.tensor([3]))
-    torch.testing.assert_close(selected.dense(selected.omega(one)), full.dense(full.omega(one)))
+    one, w = Cond(torch.zeros(1), torch.tensor([3])), torch.randn(6, 5)
+    for b in (None, torch.randn(6)):
+        merged = [u.merge(w, b, u.omega(one)) for u in (selected, full)]
+        torch.testing.assert_close(*merged)
     grads = [torch.autograd.grad(u(x, cond).square().sum(), [*u.parameters()]) for u in (selected, full)]
     torch.testing.assert_close(*grads)
 

@@ -169,10 +169,21 @@ def a_branch_on_the_data(monkeypatch):
     monkeypatch.setattr(lora.LowRank, "factored", branching)
 
 
+@mutation(contract.check_compiles, TIME)
+def a_number_that_each_forward_changes(monkeypatch):
+    forward = NanoUNet.forward
+
+    def counting(self, x, *args, **kwargs):
+        self.calls = getattr(self, "calls", 1) + 1
+        return forward(self, x * (self.calls / self.calls), *args, **kwargs)
+
+    monkeypatch.setattr(NanoUNet, "forward", counting)
+
+
 @mutation(contract.check_shared_condition, UC)
 def composed_bias_left_out_of_the_merged_weight(monkeypatch):
-    dense = lora.LowRank.dense
-    monkeypatch.setattr(lora.LowRank, "dense", lambda self, omega: (dense(self, omega)[0], None))
+    merge = lora.LowRank.merge
+    monkeypatch.setattr(lora.LowRank, "merge", lambda self, w, b, omega: (merge(self, w, b, omega)[0], b))
 
 
 @mutation(contract.check_deepcopy, UC)

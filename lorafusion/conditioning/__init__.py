@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
+from lorafusion.lora import join_omegas
 from lorafusion.sites import AttnSite, ConvSite, Network
 
 N = TypeVar("N", bound=Network)
@@ -52,4 +53,5 @@ class Conditioning:
                     strategy.attach(site)
                 if strategy.needs_emb:
                     net.add_embedding()
+        join_omegas(net)
         return net.to(like)  # what was attached follows the network's device and dtype

@@ -1,13 +1,16 @@
 """UC-LoRA: LoRA on the attention's dense layers, mixed by an MLP on the shared embedding of noise, class and
 augmentation, so it also serves continuous noise levels. Choi et al. 2024, section 3.3."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import pairwise
 from typing import Literal
 
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from lorafusion.lora import LowRank, add_update
+from lorafusion.lora import JointOmega, LowRank, add_update
 from lorafusion.sites import AttnSite, Cond
 
 
@@ -50,8 +53,10 @@ class UCLoRA:
         )
 
 
-class EmbMLP(nn.Module):
+class EmbMLP(JointOmega):
     """Linear(E, w1) - GroupNorm - SiLU - Linear(w1, w2) - GroupNorm - SiLU - ... - Linear(w, m)."""
+
+    layers: nn.Sequential
 
     def __init__(self, emb_width: int, widths: Sequence[int], num_bases: int):
         super().__init__()
@@ -60,5 +65,24 @@ class EmbMLP(nn.Module):
             layers += [nn.Linear(d_in, d_out), nn.GroupNorm(max(1, min(32, d_out // 4)), d_out), nn.SiLU()]
         self.layers = nn.Sequential(*layers, nn.Linear((emb_width, *widths)[-1], num_bases))
 
-    def forward(self, cond: Cond) -> Tensor:
-        return self.layers(cond.emb)  # (B, m)
+    def alike(self) -> Hashable:
+        return tuple(tuple(p.shape) for p in self.parameters())
+
+    @staticmethod
+    def together(peers: Sequence["EmbMLP"], cond: Cond) -> Sequence[Float[Tensor, "B m"]]:
+        """L peers: layer by layer, the peers' channels side by side in the norms, their products batched."""
+        assert cond.emb is not None
+        x = cond.emb.t().expand(len(peers), -1, -1)  # (L, E, B): weights on the left, for their gradients need no copy
+        for layers in zip(*(peer.layers for peer in peers), strict=True):
+            kind = layers[0]
+            if isinstance(kind, nn.Linear):
+                weight, bias = (torch.stack([getattr(layer, k) for layer in layers]) for k in ("weight", "bias"))
+                x = torch.baddbmm(bias[:, :, None], weight, x)  # (L, w, B)
+            elif isinstance(kind, nn.GroupNorm):
+                x = x.flatten(0, 1).t()  # (B, L w)
+                weight, bias = (torch.cat([getattr(layer, k) for layer in layers]) for k in ("weight", "bias"))
+                x = F.group_norm(x, len(peers) * kind.num_groups, weight, bias, kind.eps)
+                x = x.t().unflatten(0, (len(peers), -1))  # (L, w, B)
+            else:
+                x = kind(x)
+        return x.transpose(1, 2).unbind()

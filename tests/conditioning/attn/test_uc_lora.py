@@ -1,11 +1,16 @@
 """UC-LoRA: omega is an MLP of the layer's own on the shared embedding; the composed bias; the published size."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from lorafusion.backbones.attention import AttentionBlock
-from lorafusion.conditioning.attn.uc_lora import UCLoRA
+from lorafusion.backbones.nano import NanoUNet
+from lorafusion.conditioning import Conditioning
+from lorafusion.conditioning.attn.uc_lora import EmbMLP, UCLoRA
+from lorafusion.lora import add_update
 from lorafusion.sites import Cond
 from tests.conditioning.places import E, attention
 
@@ -44,6 +49,78 @@ def test_layers_have_their_own_mlp():
     UCLoRA(mlp=(8,)).attach(site)
     qkv, proj = (site[slot].updates["uc_lora"].omega for slot in ("qkv", "proj"))
     assert not {id(p) for p in qkv.parameters()} & {id(p) for p in proj.parameters()}
+
+
+@pytest.mark.parametrize("mlp", [(), (16,), (16, 8)])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_computed_for_all_layers_at_once_omega_is_each_layers_own(mlp, rows):
+    net = _network(mlp)
+    cond = Cond(torch.zeros(rows), emb=torch.randn(rows, net.emb_width))
+    omegas = [m for m in net.modules() if isinstance(m, EmbMLP)]
+    assert len(omegas) > 4
+    for omega in omegas:
+        torch.testing.assert_close(omega(cond), omega.layers(cond.emb))
+    assert len(cond.memo) == 1
+
+
+def test_other_shapes_are_computed_apart():
+    net = _network((16,))
+    Conditioning(attn=[_Second(UCLoRA(num_bases=3, mlp=(8,)))]).attach(net)
+    for p in net.parameters():
+        torch.nn.init.normal_(p)
+    cond = Cond(torch.zeros(3), emb=torch.randn(3, net.emb_width))
+    for omega in (m for m in net.modules() if isinstance(m, EmbMLP)):
+        torch.testing.assert_close(omega(cond), omega.layers(cond.emb))
+    assert len(cond.memo) == 2
+
+
+def test_gradients_of_a_layer_are_its_own():
+    net = _network((16, 8))
+    emb = torch.randn(3, net.emb_width, requires_grad=True)
+    omegas = [m for m in net.modules() if isinstance(m, EmbMLP)]
+    weights = [torch.randn(3, 5) for _ in omegas]
+    cond = Cond(torch.zeros(3), emb=emb)
+    got, want = (
+        torch.autograd.grad(
+            sum((give(o) * w).sum() for o, w in zip(omegas, weights, strict=True)),
+            [emb, *(p for o in omegas for p in o.parameters())],
+        )
+        for give in (lambda o: o(cond), lambda o: o.layers(emb))
+    )
+    torch.testing.assert_close(got, want)
+
+
+def test_a_copy_computes_with_weights_of_its_own():
+    net = _network((16,))
+    copy = deepcopy(net)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.zero_()
+    cond = Cond(torch.zeros(3), emb=torch.randn(3, net.emb_width))
+    for omega in (m for m in copy.modules() if isinstance(m, EmbMLP)):
+        torch.testing.assert_close(omega(cond), omega.layers(cond.emb))
+        assert omega(cond).any()
+
+
+class _Second:
+    """A strategy whose updates have another name than the first's."""
+
+    needs_emb = True
+
+    def __init__(self, strategy):
+        self.strategy = strategy
+
+    def attach(self, site):
+        for slot in site.dense_slots:
+            add_update(site, slot, "second", self.strategy._update(site.dense(slot), site.emb_width))
+
+
+def _network(mlp):
+    net = NanoUNet(resolution=8, channels=1, widths=(8, 8, 16), attn_resolutions=(2, 1), num_steps=10)
+    Conditioning(attn=[UCLoRA(num_bases=5, mlp=mlp)]).attach(net)
+    for p in net.parameters():
+        torch.nn.init.normal_(p)
+    return net
 
 
 def _added(**parameters):
