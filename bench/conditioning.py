@@ -27,7 +27,7 @@ from lorafusion.sites import Network
 @dataclass(frozen=True)
 class Size:
     width: int = 32
-    batch: int = 8
+    batch: int = 4
     resolution: int = 32
     num_bases: int = 18
     rank: int = 4
@@ -42,11 +42,11 @@ NARROW = [
     Size(num_bases=36),
     Size(rank=2),
     Size(rank=8),
-    Size(batch=2),
-    Size(batch=32),
-    Size(batch=2, resolution=64),
+    Size(batch=1),
+    Size(batch=16),
+    Size(batch=1, resolution=64),
 ]
-FULL = [Size(width=128, batch=2)]
+FULL = [Size(width=128, batch=1)]
 
 
 def ddpmpp(size: Size, lora: bool) -> Network:

@@ -32,6 +32,8 @@ class LowRank(nn.Module):
     omega:        module Cond -> (B, m).
     bias:         add a composed bias, repeat(omega, r) @ bias with bias (m r, d_out), zero at init.
     scale:        'fixed' = 1; 'learned' = one trainable scalar that starts at 1.
+
+    ``strength`` (1.0) multiplies the whole update; it is set by hand, not trained and not saved.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class LowRank(nn.Module):
             raise ValueError(f"rank and num_bases must be at least 1; got rank={rank}, num_bases={num_bases}")
         if scale not in ("fixed", "learned"):
             raise ValueError(f"scale must be 'fixed' or 'learned'; got {scale!r}")
-        self.rank, self.num_bases = rank, num_bases
+        self.rank, self.num_bases, self.strength = rank, num_bases, 1.0
         self.omega = omega
         self.down = nn.Parameter(torch.randn(num_bases * rank, d_in) / rank)  # A ~ N(0, (1/r)^2)
         self.up = nn.Parameter(torch.zeros(d_out, num_bases * rank))  # B = 0: a fresh update is exactly zero
@@ -62,9 +64,13 @@ class LowRank(nn.Module):
         return self.omega(cond)
 
     def gate(self, omega: Float[Tensor, "B m"]) -> Float[Tensor, "B mr"]:
-        """repeat(omega, r), times the scale."""
+        """repeat(omega, r), times the scale and the strength."""
         gate = omega.repeat_interleave(self.rank, dim=1)  # (B, m r)
-        return gate if self.scale is None else gate * self.scale
+        return self._scaled(gate)
+
+    def _scaled(self, value: Tensor) -> Tensor:
+        value = value if self.scale is None else value * self.scale
+        return value if self.strength == 1 else value * self.strength
 
     def forward(self, x: Float[Tensor, "B N d_in"], cond: Cond) -> Float[Tensor, "B N d_out"]:
         return self.factored(x, self.omega(cond))
@@ -112,9 +118,7 @@ class SelectedLowRank(LowRank):
         bases = (self.num_bases, self.rank)
         down, up = self.down.unflatten(0, bases)[index], self.up.unflatten(1, bases)[:, index]
         bias = None if self.bias is None else self.bias.unflatten(0, bases)[index].sum(1)
-        if self.scale is None:
-            return down, up, bias
-        return down, up * self.scale, None if bias is None else bias * self.scale
+        return down, self._scaled(up), None if bias is None else self._scaled(bias)
 
 
 class LoRALinear(Linear):
@@ -153,7 +157,7 @@ def _shifted(bias: Tensor | None, rows: Tensor | None, gate: Float[Tensor, "1 mr
     """bias + gate @ rows, where either may be missing."""
     if rows is None:
         return bias
-    return (gate @ rows)[0] if bias is None else torch.addmv(bias, rows.t(), gate[0])
+    return (gate @ rows)[0] if bias is None else torch.addmv(bias, rows.t(), gate[0].to(rows))
 
 
 class JointOmega(nn.Module):
@@ -201,9 +205,10 @@ def add_update(site: AttnSite, slot: str, name: str, update: LowRank) -> None:
     Raises ValueError if the layer already has an update of this name, TypeError if the slot holds no dense layer.
     """
     dense = site.dense(slot)
-    if not isinstance(dense, LoRALinear):
+    if not hasattr(dense, "updates"):
         dense = LoRALinear(dense)
         site[slot] = dense
+    assert isinstance(dense.updates, nn.ModuleDict)
     if name in dense.updates:
         raise ValueError(f"{site.name}: {slot!r} already has an update named {name!r}")
     dense.updates[name] = update.to(dense.weight)

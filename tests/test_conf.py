@@ -31,6 +31,7 @@ TARGETS = sorted(
 # Rows that together choose every option: option k of each group; the tasks and experiments one by one.
 ROWS = [
     *([f"task={task}", *NEEDS.get(task, [])] for task in REGISTRY.groups["task"]),
+    ["task=evaluate", "metric=bpd", "ckpt=."],
     *([f"experiment={experiment}"] for experiment in EXPERIMENTS),
     *(
         [f"{group}={option}" for group, option in zip(ALONGSIDE, row, strict=True) if option]

@@ -25,8 +25,8 @@ CHAINS = (
     ("sites", "backbones"),
     ("processes", "samplers", "denoisers", "callbacks", "tasks"),
 )
-LEAVES_FOR_ALL = {"files", "errors", "draws"}  # import nothing of the package
-LEAVES = {"ema", "metrics", "data", "convert", "report", "checkpoint", "pictures", "progress", "logger", "cli"}
+LEAVES_FOR_ALL = {"files", "errors", "draws", "progress"}  # import nothing of the package
+LEAVES = {"ema", "metrics", "data", "convert", "report", "checkpoint", "pictures", "logger", "cli"}
 UPPER = {"denoisers", "callbacks", "tasks"}  # where everything else meets
 
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "model", "models"}

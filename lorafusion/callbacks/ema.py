@@ -26,12 +26,16 @@ class EMACallback(Callback):
         self._images = self._step = 0  # at the last update
 
     def on_train_start(self, trainer: Trainer, denoiser: Denoiser) -> None:
+        self.restore(denoiser, self._restored)
+        self._images, self._step = denoiser.images_seen, trainer.global_step
+
+    def restore(self, denoiser: Denoiser, averages: dict[str, Tensor] | None) -> None:
+        """averages: by the names of ``trainable``, as a checkpoint has them; None = start from the weights."""
         weights = trainable(denoiser)
         self.ema = EMA(weights.values(), **self.settings)
-        self._images, self._step = denoiser.images_seen, trainer.global_step
-        if self._restored is not None:
-            for average, (name, like) in zip(self.ema.averages, weights.items(), strict=True):
-                average.copy_(self._restored[name].to(like.device))
+        if averages is not None:
+            for average, name in zip(self.ema.averages, weights, strict=True):
+                average.copy_(averages[name])
 
     def on_train_batch_end(self, trainer: Trainer, denoiser: Denoiser, *_: Any) -> None:
         if self.ema is None or trainer.global_step == self._step:

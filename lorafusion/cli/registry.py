@@ -90,11 +90,16 @@ class Registry:
     def offered_by(self, name: str) -> list[str]:
         """The choices that would bring a setting, or a group, written as on the command line."""
         return [
-            f"{group}=[{option}]" if self.takes_list(group) else f"{group}={option}"
+            self._carried(group) + (f"{group}=[{option}]" if self.takes_list(group) else f"{group}={option}")
             for group, options in self.groups.items()
             for option in options
-            if group != "experiment" and name in self.offers(group, option)
+            if group not in ("experiment", name) and name in self.offers(group, option)
         ]
+
+    def _carried(self, group: str) -> str:
+        """What has to be chosen before a group that config.yaml does not choose from, with a space behind it."""
+        carriers = [] if group in self.defaults else self.offered_by(group)
+        return f"{carriers[0]} " if carriers else ""
 
 
 def flat(node: Any, prefix: str = "") -> list[str]:

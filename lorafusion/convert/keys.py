@@ -7,17 +7,16 @@ from torch import Tensor, nn
 from lorafusion.errors import UserError
 
 
-def load(net: nn.Module, state: Mapping[str, Tensor], *, source: str, base: bool = False) -> None:
+def load(net: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
     """Fill ``net``, in place, with every tensor of ``state``.
 
     state:   by our names (see edm.py, iddpm.py).
     source:  where it comes from, for the message.
-    base:    the low-rank updates of ``net`` may be missing; they keep their init (a pretrained base network).
 
     Raises UserError, before anything is changed, where a key is missing, unexpected or of another shape.
     """
     wanted = net.state_dict()
-    missing = [key for key in wanted if key not in state and not (base and ".updates." in key)]
+    missing = [key for key in wanted if key not in state]
     unexpected = [key for key in state if key not in wanted]
     reshaped = [
         f"{key} {list(state[key].shape)} for {list(wanted[key].shape)}"
@@ -28,7 +27,7 @@ def load(net: nn.Module, state: Mapping[str, Tensor], *, source: str, base: bool
     said = "; ".join(f"{len(keys)} {fault}: {first(keys)}" for fault, keys in faults if keys)
     if said:
         raise UserError(f"{source}: these weights do not fit {type(net).__name__} as it is configured: {said}")
-    net.load_state_dict(dict(state), strict=False)
+    net.load_state_dict(dict(state))
 
 
 def first(keys: Iterable[str], most: int = 3) -> str:

@@ -2,35 +2,44 @@
 
 A zip file comes from elsewhere, so its directory is checked whole when it is opened, before anything is unpacked. No
 entry is ever written to the disk, and no open file is kept: a zip file read by two processes at once gives nonsense.
+A file costs its name and at most 40 bytes of memory, for there may be millions.
 """
 
 import os
 import re
 import stat
-import zipfile
-import zlib
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+from jaxtyping import Int64
+
+from lorafusion.data.zip_directory import DEFLATED, STORED, BadZip, Entry, entries, unpacked
 from lorafusion.errors import UserError
 
 MAX_FILE = 1 << 28  # bytes unpacked, of one file
-_MAX_RATIO, _SMALL = 100, 1 << 20  # of a file that unpacks to more than 1 MiB; image files hardly shrink
+_MAX_RATIOS = ((1 << 20, 100), (1 << 23, 10))  # what unpacks to more than so much may do so to so many times its size
 _DEPTH = 8  # folders in folders
+_OUTSIDE = re.compile(r"[/\\]|[A-Za-z]:|(.*[/\\])?\.\.([/\\]|$)", re.DOTALL)
 _SKIPPED = re.compile(r"(^|/)(\.|__MACOSX/)")  # hidden files, and what macOS adds to a zip file
 
 
 class Archive(Protocol):
-    """path:   of the folder or zip file.
-    files:  name -> a stamp that changes when the file does; names are relative, with "/", in sorted order.
+    """path:    of the folder or zip file.
+    names:   of the files in it, relative, with "/", in sorted order.
+    stamps:  of each its size in bytes, and a number that changes when the file does.
     """
 
     path: Path
-    files: dict[str, str]
+    names: list[str]
+    stamps: Int64[np.ndarray, "N 2"]
 
-    def read(self, names: Iterable[str]) -> Iterator[bytes]:
-        """Their contents, in the order asked for. Raises UserError naming the file that cannot be read."""
+    def read(self, numbers: Iterable[int]) -> Iterator[bytes]:
+        """Contents of the files with these numbers. Raises UserError naming the file that cannot be read."""
         ...
 
 
@@ -43,57 +52,80 @@ def open_archive(path: Path) -> Archive:
     return ZipArchive(path)
 
 
+def find(names: list[str], name: str) -> int | None:
+    """The number of ``name`` among sorted names."""
+    k = bisect_left(names, name)
+    return k if k < len(names) and names[k] == name else None
+
+
 class FolderArchive:
-    """All files below ``path``; a stamp is size and time of change, which are read without opening the files."""
+    """All files below ``path``; stamped with size and time of change, which are read without opening the files."""
 
     def __init__(self, path: Path):
         self.path = path
-        self.files = dict(sorted(_walk(path, "", _DEPTH)))
+        self.names, self.stamps = _listing(_walk(path, "", _DEPTH), 2)
 
-    def read(self, names: Iterable[str]) -> Iterator[bytes]:
-        for name in names:
+    def read(self, numbers: Iterable[int]) -> Iterator[bytes]:
+        for k in numbers:
+            file = self.path / self.names[k]
             try:
-                yield (self.path / name).read_bytes()
+                yield file.read_bytes()
             except OSError as error:
-                raise UserError(f"{self.path / name}: cannot be read ({error.strerror})") from error
+                raise UserError(f"{file}: cannot be read ({error.strerror})") from error
 
 
 class ZipArchive:
-    """All files in a zip file; a stamp is size and checksum (CRC-32), as the zip file's directory has them."""
+    """All files in a zip file; stamped with size and checksum (CRC-32), as the zip file's directory has them."""
 
     def __init__(self, path: Path):
         self.path = path
         try:
-            with zipfile.ZipFile(path) as archive:
-                entries = archive.infolist()
-        except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
+            self.names, self._info = _listing(self._sound(), 5)
+        except (BadZip, OSError) as error:
             raise UserError(f"{path}: not a whole zip file ({error})") from error
-        self.files = {}
-        for entry in sorted(entries, key=lambda entry: entry.filename):
-            self._add(entry)
+        self.stamps = self._info[:, :2]
+        if twice := next((a for a, b in pairwise(self.names) if a == b), None):
+            raise UserError(f"{path}: entry {twice!r} is there twice: refused")
 
-    def _add(self, entry: zipfile.ZipInfo) -> None:
-        name = entry.orig_filename
-        if reason := _refusal(entry, name) or ("is there twice" if name in self.files else None):
-            raise UserError(f"{self.path}: entry {name!r} {reason}: refused")
-        if not entry.is_dir() and not _SKIPPED.search(name):
-            self.files[name] = f"{entry.file_size} {entry.CRC:08x}"
+    def _sound(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        for entry in entries(self.path):
+            if reason := _refusal(entry):
+                raise UserError(f"{self.path}: entry {entry.name!r} {reason}: refused")
+            if not entry.name.endswith("/") and not _SKIPPED.search(entry.name):
+                yield entry.name, (entry.size, entry.crc, entry.offset, entry.packed, entry.method)
 
-    def read(self, names: Iterable[str]) -> Iterator[bytes]:
-        with zipfile.ZipFile(self.path) as archive:
-            for name in names:
+    def read(self, numbers: Iterable[int]) -> Iterator[bytes]:
+        try:
+            file = self.path.open("rb")
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be read any more ({error.strerror})") from error
+        with file:
+            for k in numbers:
                 try:
-                    yield archive.read(name)  # at most the announced size, checked against the checksum
-                except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, KeyError) as error:
-                    raise UserError(f"{self.path}: entry {name!r} cannot be read ({error})") from error
+                    yield unpacked(file, self.names[k], *self._info[k].tolist())
+                except (BadZip, OSError) as error:
+                    raise UserError(f"{self.path}: entry {self.names[k]!r} cannot be read ({error})") from error
 
 
-def _walk(folder: Path, prefix: str, depth: int) -> Iterator[tuple[str, str]]:
+def _listing(files: Iterable[tuple[str, tuple[int, ...]]], width: int) -> tuple[list[str], Int64[np.ndarray, "N W"]]:
+    """Sorted by name: the names, and the ``width`` numbers of each."""
+    names, numbers = [], array("q")
+    for name, info in files:
+        names.append(name)
+        numbers.extend(info)
+    info = np.frombuffer(numbers, np.int64).reshape(-1, width) if names else np.empty((0, width), np.int64)
+    if any(a > b for a, b in pairwise(names)):
+        order = sorted(range(len(names)), key=names.__getitem__)
+        names, info = [names[k] for k in order], info[order]
+    return names, info
+
+
+def _walk(folder: Path, prefix: str, depth: int) -> Iterator[tuple[str, tuple[int, int]]]:
     if depth == 0:
         raise UserError(f"{folder}: folders lie more than {_DEPTH} deep; does a link point to a folder above it?")
     try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
+        with os.scandir(folder) as found:
+            for entry in found:
                 name = prefix + entry.name
                 if entry.name.startswith("."):
                     continue
@@ -103,23 +135,25 @@ def _walk(folder: Path, prefix: str, depth: int) -> Iterator[tuple[str, str]]:
                     info = entry.stat()
                     if info.st_size > MAX_FILE:
                         raise UserError(f"{folder / entry.name}: larger than {MAX_FILE >> 20} MiB: refused")
-                    yield name, f"{info.st_size} {info.st_mtime_ns}"
+                    yield name, (info.st_size, info.st_mtime_ns)
     except OSError as error:
         raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
 
 
-def _refusal(entry: zipfile.ZipInfo, name: str) -> str | None:
-    parts = re.split(r"[/\\]", name)
-    if name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name) or ".." in parts:
+def _refusal(entry: Entry) -> str | None:
+    if _OUTSIDE.match(entry.name):
         return "points outside"
-    if "\0" in name:
+    if "\0" in entry.name:
         return "has a broken name"
-    if stat.S_ISLNK(entry.external_attr >> 16):
+    if stat.S_ISLNK(entry.mode):
         return "is a symbolic link"
-    if entry.flag_bits & 1:
+    if entry.encrypted:
         return "is encrypted"
-    if entry.file_size > MAX_FILE:
+    if entry.method not in (STORED, DEFLATED):
+        return f"is compressed by method {entry.method}; only stored and deflated entries are read"
+    if entry.size > MAX_FILE:
         return f"would unpack to more than {MAX_FILE >> 20} MiB"
-    if entry.file_size > max(_SMALL, _MAX_RATIO * entry.compress_size):
-        return f"would unpack to more than {_MAX_RATIO} times its size"
+    for small, ratio in _MAX_RATIOS if entry.size > entry.packed else ():
+        if entry.size > max(small, ratio * entry.packed):
+            return f"would unpack to more than {ratio} times its size"
     return None

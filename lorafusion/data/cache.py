@@ -7,38 +7,34 @@
 The key is a hash of the source's fingerprint and of everything that decides the pixels, so a changed source or option
 is another folder. The folder is filled under a temporary name and renamed when it is whole and on the disk; a file
 lock makes a second process wait and then use what the first one made. A killed process leaves no lock (the kernel
-frees it) and at most the temporary folder, which the next one removes.
+frees it) and at most the temporary folder, in which the next one goes on with the first shard that is missing.
 """
 
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
-import warnings
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from filelock import AcquireReturnProxy, FileLock, Timeout
 from jaxtyping import Int64, UInt8
-from PIL import Image
 
 from lorafusion.data.decode import Decoder
-from lorafusion.data.progress import Progress
-from lorafusion.data.source import Record, Source
+from lorafusion.data.parallel import decoded
+from lorafusion.data.partial import STATE, Partial
+from lorafusion.data.source import Source
 from lorafusion.errors import UserError
+from lorafusion.progress import bar
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1  # raise it when the same options come to mean other pixels
+_FORMAT = 2  # raise it when the same options come to mean other pixels
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError)
-_CHUNK = 32  # images a thread decodes at a time
 
 
 @dataclass(frozen=True)
@@ -105,28 +101,27 @@ def _locked(folder: Path) -> AcquireReturnProxy:
 def _build(source: Source, split: str, decoder: Decoder, folder: Path, meta: dict[str, Any]) -> Cached:
     if folder.exists():
         log.warning("%s is damaged: decoding again", folder)
+        shutil.rmtree(folder, ignore_errors=True)
     count = source.count(split)
     if count == 0:
         raise UserError(f"{meta['name']}: no {split} images")
-    partial = folder.with_name(f"{folder.name}.partial")  # one name is enough: the lock is ours
-    for stale in (partial, folder):
-        shutil.rmtree(stale, ignore_errors=True)
-    _check_space(count * (decoder.channels * decoder.resolution**2 + 8), folder)
+    path = folder.with_name(f"{folder.name}.partial")  # one name is enough: the lock is ours
+    shape = (count, decoder.channels, decoder.resolution, decoder.resolution)
     try:
-        partial.mkdir()
-        with Progress(f"decoding {meta['name']} {split}", count) as progress:
-            decoded = progress.over(_decoded(source.records(split), decoder))
-            labels, digest = _write_images(decoded, partial / "images.npy", count, decoder)
-        digest.update(labels.tobytes())
-        with (partial / "labels.npy").open("wb") as file:
-            np.save(file, labels)
-            _sync(file)
-        with (partial / "meta.json").open("wb") as file:
-            file.write(json.dumps({**meta, "count": count, "sha256": digest.hexdigest()}, indent=1).encode())
-            _sync(file)
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        with closing(Partial(path, shape)) as partial:
+            if partial.done:
+                log.info("decoding %s %s goes on at image %d of %d", meta["name"], split, partial.done, count)
+            _check_space((count - partial.done) * (partial.each + 8), folder)
+            _fill(partial, source, split, decoder, f"decoding {meta['name']} {split}")
+            partial.finish(meta)
+        path.rename(folder)
+        (folder / STATE).unlink()
+    except Exception:  # a bad image, a full disk: nothing partial stays
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    except BaseException:  # interrupted: what is surely on the disk does
+        if not (path / STATE).exists():
+            shutil.rmtree(path, ignore_errors=True)
         raise
     return read(folder)
 
@@ -139,47 +134,16 @@ def _check_space(need: int, folder: Path) -> None:
         )
 
 
-def _decoded(records: Iterator[Record], decoder: Decoder) -> Iterator[tuple[UInt8[np.ndarray, "C R R"], Record]]:
-    """In order, by several threads (Pillow decodes outside the interpreter's lock), a bounded number at a time."""
-    first: tuple[tuple[int, int], str] | None = None
-    threads = min(16, os.cpu_count() or 1)
-    with ThreadPoolExecutor(threads) as pool, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the decoder refuses such an image by name
-        while window := list(islice(records, 4 * threads * _CHUNK)):
-            chunks = [window[i : i + _CHUNK] for i in range(0, len(window), _CHUNK)]
-            results = pool.map(lambda chunk: [decoder(record) for record in chunk], chunks)
-            pairs = (pair for chunk in results for pair in chunk)
-            for record, (pixels, size) in zip(window, pairs, strict=True):
-                first = first or (size, record.name)
-                if size != first[0] and decoder.crop is None:
-                    (w, h), (w0, h0) = size, first[0]
-                    raise UserError(
-                        f"{record.name}: {w} x {h} pixels where {first[1]} has {w0} x {h0}; "
-                        "data.crop=center accepts mixed sizes"
-                    )
-                yield pixels, record
-
-
-def _write_images(
-    decoded: Iterator[tuple[UInt8[np.ndarray, "C R R"], Record]], path: Path, count: int, decoder: Decoder
-) -> tuple[Int64[np.ndarray, "N"], Any]:
-    """Returns labels and digest. Appends: through a memory map, a full disk ends the process with SIGBUS."""
-    shape = (count, decoder.channels, decoder.resolution, decoder.resolution)
-    labels, digest = [], hashlib.sha256()
-    with path.open("wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for pixels, record in decoded:
-            data = pixels.tobytes()
-            file.write(data)
-            digest.update(data)
-            labels.append(record.label)
-        if len(labels) != count:
-            raise UserError(f"{path.parent.stem}: {len(labels)} images read where {count} were announced")
-        _sync(file)
-    return np.asarray(labels, np.int64), digest
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+def _fill(partial: Partial, source: Source, split: str, decoder: Decoder, title: str) -> None:
+    images = decoded(source.records(split, partial.done), decoder)
+    with bar(title, "images") as report, closing(images):
+        for image in images:
+            partial.append(*image)
+            first = partial.state.size or [*image.size]
+            if [*image.size] != first and decoder.crop is None:
+                (w, h), (w0, h0) = image.size, first
+                raise UserError(
+                    f"{image.name}: {w} x {h} pixels where {partial.state.name} has {w0} x {h0}; "
+                    "data.crop=center accepts mixed sizes"
+                )
+            report(partial.done, partial.shape[0])

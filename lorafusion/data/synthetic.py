@@ -41,9 +41,9 @@ class Synthetic:
     def count(self, split: str) -> int:
         return self.sizes[split]
 
-    def records(self, split: str) -> Iterator[Record]:
+    def records(self, split: str, start: int = 0) -> Iterator[Record]:
         x = (np.arange(self.resolution) + 0.5) / self.resolution
-        for k in range(self.count(split)):
+        for k in range(start, self.count(split)):
             label = -1 if self.num_classes is None else k % self.num_classes
             yield Record(self._image(split, k, label, x), label, f"synthetic {split} image {k}")
 

@@ -53,6 +53,13 @@ class Denoiser(LightningModule):
         self.process, self.optimizer, self.schedule, self.seed, self.name = process, optimizer, schedule, seed, name
         self.images_seen = 0
 
+    def compile_net(self, backend: str | Callable[..., Any] = "inductor") -> None:
+        """From its next call on the network runs as one compiled graph; its weights keep their names.
+
+        Training, validation and sampling have a graph each; noise levels and a padded last batch need no new one.
+        """
+        self.net.compile(fullgraph=True, dynamic=False, backend=backend)
+
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         index = batch["index"]  # (B,) positions in the stream
         torch.manual_seed(hash((self.seed, self.images_seen, self.global_rank)))  # for dropout; all else uses Draws
@@ -131,6 +138,8 @@ class Denoiser(LightningModule):
         return optimizer
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if batch_idx % self.trainer.accumulate_grad_batches:
+            return  # a step's rate is that of its first image, however it is cut into micro-batches
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = group["initial_lr"] * self.schedule(self.images_seen)
 
@@ -138,7 +147,11 @@ class Denoiser(LightningModule):
         checkpoint["images_seen"] = self.images_seen
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Lightning steps where the count of micro-batches divides, so they are counted as this run cuts its steps."""
         self.images_seen = checkpoint["images_seen"]
+        counts = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
+        more = checkpoint["global_step"] * self.trainer.accumulate_grad_batches - counts["ready"]
+        counts.update({name: count + more for name, count in counts.items()})
 
 
 def in_its_dtype(net: Network) -> Net:

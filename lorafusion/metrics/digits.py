@@ -26,7 +26,7 @@ class Measured:
 
 
 class Digits:
-    """Arrays in, numbers out; call ``prepare`` first.
+    """Arrays in, numbers out; a metric that judges samples. Call ``prepare`` first.
 
     The recognised share is lenient: about half of all digits whose quadrants were swapped pass, and a model that draws
     one perfect digit scores 1. The distance sees both. Distances compare only at equal N and equal weights of the
@@ -37,7 +37,7 @@ class Digits:
     min_accuracy:  on held-out digits; below it the classifier is no judge.
     """
 
-    name = "digits"
+    name, judges = "digits", "samples"
 
     def __init__(self, cache_dir: str | Path, p: float = 0.9, min_accuracy: float = 0.96):
         self.cache_dir, self.p, self.min_accuracy = Path(cache_dir).expanduser(), p, min_accuracy

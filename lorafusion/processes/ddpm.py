@@ -35,20 +35,23 @@ class DDPM:
             raise ValueError(f"ddpm: schedule must be 'linear' or 'cosine'; got {schedule!r}")
         self.num_steps = num_steps
         self.spacing: Literal["even", "stride"] = spacing
-        self.betas = make[schedule](num_steps)  # (T,) float64
-        self.alpha_bar = (1 - self.betas).cumprod(0)  # (T,)
+        self._set(make[schedule](num_steps))
+
+    def _set(self, betas: Float[Tensor, "T"]) -> None:
+        self.betas = betas  # (T,) float64
+        self.alpha_bar = (1 - betas).cumprod(0)  # (T,)
         self.sigmas = ((1 - self.alpha_bar) / self.alpha_bar).sqrt()  # (T,) increasing
 
     def q_sample(
-        self, x0: Float[Tensor, "B C H W"], step: Int[Tensor, "B"], eps: Float[Tensor, "B C H W"]
+        self, x0: Float[Tensor, "B C H W"], step: Int[Tensor, "#B"], eps: Float[Tensor, "B C H W"]
     ) -> Float[Tensor, "B C H W"]:
         """x_t ~ q(x_t | x0). Ho et al. 2020, eq. 4."""
         of_x0, of_eps = (self._at(table, step, x0) for table in (self.alpha_bar.sqrt(), (1 - self.alpha_bar).sqrt()))
         return per_image(of_x0, x0) * x0 + per_image(of_eps, x0) * eps
 
     def posterior(
-        self, x0: Float[Tensor, "B C H W"], x_t: Float[Tensor, "B C H W"], step: Int[Tensor, "B"]
-    ) -> tuple[Float[Tensor, "B C H W"], Float[Tensor, "B"]]:
+        self, x0: Float[Tensor, "B C H W"], x_t: Float[Tensor, "B C H W"], step: Int[Tensor, "#B"]
+    ) -> tuple[Float[Tensor, "B C H W"], Float[Tensor, "#B"]]:
         """Mean and variance of q(x_{t-1} | x_t, x0). Ho et al. 2020, eq. 7. At step 0 the variance is 0."""
         beta, bar = self.betas, self.alpha_bar  # (T,)
         bar_s = torch.cat((torch.ones(1, dtype=torch.float64), bar[:-1]))  # of the step before
@@ -71,7 +74,7 @@ class DDPM:
         eps = net(x_t, self.noise(step, x.dtype), step, label, None)
         return Prediction(x - per_image(sigma, x) * eps)
 
-    def noise(self, step: Int[Tensor, "B"], dtype: torch.dtype) -> Float[Tensor, "B"]:
+    def noise(self, step: Int[Tensor, "N"], dtype: torch.dtype) -> Float[Tensor, "N"]:
         """What the network sees of a step."""
         return step.to(dtype)
 

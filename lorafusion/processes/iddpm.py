@@ -5,7 +5,6 @@ posterior and that of the forward step, log var = v log beta_t + (1 - v) log bet
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,22 +24,6 @@ class Reverse:
     mean: Float[Tensor, "B C H W"]
     log_variance: Float[Tensor, "B C H W"]
     x0: Float[Tensor, "B C H W"]
-
-
-@dataclass(frozen=True)
-class BitsPerDim:
-    """The variational bound on -log2 p(x0) per dimension, in its terms: total = prior + the sum over timesteps.
-
-    at_step:  column t is L_t; t = 0 is the likelihood of the 8-bit image, the others are KL divergences.
-    prior:    KL between q(x_T | x0) and N(0, I).
-    """
-
-    at_step: Float[Tensor, "B T"]
-    prior: Float[Tensor, "B"]
-
-    @property
-    def total(self) -> Float[Tensor, "B"]:
-        return self.prior + self.at_step.sum(1)
 
 
 class IDDPM(DDPM):
@@ -64,11 +47,15 @@ class IDDPM(DDPM):
         if objective not in ("simple", "hybrid", "vlb"):
             raise ValueError(f"iddpm: objective must be 'simple', 'hybrid' or 'vlb'; got {objective!r}")
         self.objective = objective
-        bar_s = torch.cat((torch.ones(1, dtype=torch.float64), self.alpha_bar[:-1]))
-        variance = self.betas * (1 - bar_s) / (1 - self.alpha_bar)  # (T,), 0 at t = 0
-        if num_steps > 1:
-            variance[0] = variance[1]
-        self.posterior_log_variance_clipped = variance.clamp(min=1e-20).log()  # (T,)
+        self.posterior_log_variance_clipped = posterior_log_variance_clipped(self.betas)  # (T,)
+
+    @classmethod
+    def of(cls, betas: Float[Tensor, "T"]) -> "IDDPM":
+        """The process of other betas than a schedule's, float64: of a respaced one, say."""
+        made = cls(len(betas))
+        made._set(betas)
+        made.posterior_log_variance_clipped = posterior_log_variance_clipped(betas)
+        return made
 
     def loss(
         self, net: Net, x0: Tensor, draws: Draws, label: Tensor | None = None, augment: Tensor | None = None
@@ -87,27 +74,28 @@ class IDDPM(DDPM):
     ) -> Float[Tensor, "B"]:
         """The objective of each image at its timestep."""
         x_t = self.q_sample(x0, step, noise)
-        eps, v = self._split(net(x_t, self.noise(step, x0.dtype), step, label, augment), x_t)
+        eps, v = self.split(net(x_t, self.noise(step, x0.dtype), step, label, augment), x_t)
         simple = (eps - noise).square().flatten(1).mean(1)
         if self.objective == "simple":
             return simple
         if self.objective == "vlb":
-            return self.num_steps * self._term(x0, x_t, step, self.reverse(x_t, step, eps, v))
-        return simple + self.num_steps / 1000 * self._term(x0, x_t, step, self.reverse(x_t, step, eps.detach(), v))
+            return self.num_steps * self.variational_term(x0, x_t, step, self.reverse(x_t, step, eps, v))
+        p = self.reverse(x_t, step, eps.detach(), v)
+        return simple + self.num_steps / 1000 * self.variational_term(x0, x_t, step, p)
 
     def denoise(self, net: Net, x: Tensor, sigma: Float[Tensor, "B"], label: Tensor | None = None) -> Prediction:
         step = self.nearest_step(sigma)  # (B,)
         x_t = x / per_image((1 + sigma**2).sqrt(), x)
-        eps, v = self._split(net(x_t, self.noise(step, x.dtype), step, label, None), x_t)
+        eps, v = self.split(net(x_t, self.noise(step, x.dtype), step, label, None), x_t)
         return Prediction(x - per_image(sigma, x) * eps, v)
 
-    def noise(self, step: Int[Tensor, "B"], dtype: torch.dtype) -> Float[Tensor, "B"]:
+    def noise(self, step: Int[Tensor, "N"], dtype: torch.dtype) -> Float[Tensor, "N"]:
         return step.to(dtype) * (1000 / self.num_steps)
 
     def reverse(
         self,
         x_t: Float[Tensor, "B C H W"],
-        step: Int[Tensor, "B"],
+        step: Int[Tensor, "#B"],
         eps: Float[Tensor, "B C H W"],
         v: Float[Tensor, "B C H W"] | None,
         *,
@@ -128,50 +116,27 @@ class IDDPM(DDPM):
         )
         return Reverse(self.posterior(x0, x_t, step)[0], v * large + (1 - v) * small, x0)
 
+    def implied_eps(
+        self, x_t: Float[Tensor, "B C H W"], step: Int[Tensor, "#B"], x0: Float[Tensor, "B C H W"]
+    ) -> Float[Tensor, "B C H W"]:
+        """The noise that made x_t of x0."""
+        bar = self.alpha_bar
+        of_x, of_x0 = (per_image(self._at(t, step, x_t), x_t) for t in (1 / (1 - bar).sqrt(), (bar / (1 - bar)).sqrt()))
+        return of_x * x_t - of_x0 * x0
+
     def variational_term(
-        self,
-        net: Net,
-        x0: Float[Tensor, "B C H W"],
-        step: Int[Tensor, "B"],
-        noise: Float[Tensor, "B C H W"],
-        label: Float[Tensor, "B K"] | None = None,
+        self, x0: Float[Tensor, "B C H W"], x_t: Float[Tensor, "B C H W"], step: Int[Tensor, "#B"], p: Reverse
     ) -> Float[Tensor, "B"]:
-        """L_t of each image at its timestep, in bits per dimension, with the predicted image clipped."""
-        x_t = self.q_sample(x0, step, noise)
-        eps, v = self._split(net(x_t, self.noise(step, x0.dtype), step, label, None), x_t)
-        return self._term(x0, x_t, step, self.reverse(x_t, step, eps, v, clip=True))
+        """L_t of each image at its timestep, in bits per dimension.
 
-    @torch.no_grad()
-    def bits_per_dim(
-        self,
-        net: Net,
-        x0: Float[Tensor, "B C H W"],
-        draws: Draws,
-        label: Float[Tensor, "B K"] | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> BitsPerDim:
-        """The bound of each 8-bit image in [-1, 1]: T evaluations of the network, one draw of noise at each timestep.
-
-        progress:  called with (timesteps done, in all).
+        KL(q(x_{t-1} | x_t, x0) | p(x_{t-1} | x_t)); at t = 0 -log2 p(x0 | x_1).
         """
-        terms = []
-        for t in reversed(range(self.num_steps)):
-            step = torch.full((len(x0),), t, device=x0.device)
-            terms.append(self.variational_term(net, x0, step, draws.normal(*x0.shape[1:], dtype=x0.dtype), label))
-            if progress:
-                progress(len(terms), self.num_steps)
-        bar = self.alpha_bar[-1].to(x0.device, x0.dtype)
-        prior = _kl(bar.sqrt() * x0, (1 - bar).log(), torch.zeros_like(x0), torch.zeros_like(bar))
-        return BitsPerDim(torch.stack(terms[::-1], dim=1), _bits(prior))
-
-    def _term(self, x0: Tensor, x_t: Tensor, step: Int[Tensor, "B"], p: Reverse) -> Float[Tensor, "B"]:
-        """L_t in bits per dimension: KL(q(x_{t-1} | x_t, x0) | p(x_{t-1} | x_t)), at t = 0 -log2 p(x0 | x_1)."""
         log_variance = per_image(self._at(self.posterior_log_variance_clipped, step, x0), x0)
-        kl = _kl(self.posterior(x0, x_t, step)[0], log_variance, p.mean, p.log_variance)
+        divergence = kl(self.posterior(x0, x_t, step)[0], log_variance, p.mean, p.log_variance)
         likelihood = discretised_log_likelihood(x0, p.mean, p.log_variance / 2)
-        return torch.where(step == 0, _bits(-likelihood), _bits(kl))
+        return torch.where(step == 0, bits_per_dim(-likelihood), bits_per_dim(divergence))
 
-    def _split(self, raw: Float[Tensor, "B O H W"], x_t: Tensor) -> tuple[Tensor, Tensor | None]:
+    def split(self, raw: Float[Tensor, "B O H W"], x_t: Tensor) -> tuple[Tensor, Tensor | None]:
         """eps, and v in 0 .. 1 where the network answers it, in the dtype of ``x_t``."""
         channels = x_t.shape[1]
         if raw.shape[1] not in (channels, 2 * channels):
@@ -182,7 +147,17 @@ class IDDPM(DDPM):
         return eps, (v + 1) / 2 if v.shape[1] else None
 
 
-def _kl(mean: Tensor, log_variance: Tensor, p_mean: Tensor, p_log_variance: Tensor) -> Tensor:
+def posterior_log_variance_clipped(betas: Float[Tensor, "T"]) -> Float[Tensor, "T"]:
+    """log of the variance of q(x_{t-1} | x_t, x0); at t = 0, where that is 0, of the step after."""
+    bar = (1 - betas).cumprod(0)
+    bar_s = torch.cat((torch.ones(1, dtype=torch.float64), bar[:-1]))
+    variance = betas * (1 - bar_s) / (1 - bar)  # (T,), 0 at t = 0
+    if len(betas) > 1:
+        variance[0] = variance[1]
+    return variance.clamp(min=1e-20).log()
+
+
+def kl(mean: Tensor, log_variance: Tensor, p_mean: Tensor, p_log_variance: Tensor) -> Tensor:
     """KL(N(mean, .) | N(p_mean, .)) of each pixel, in nats."""
     ratio = log_variance - p_log_variance
     return (ratio.exp() - 1 - ratio + (mean - p_mean) ** 2 * (-p_log_variance).exp()) / 2
@@ -206,6 +181,6 @@ def _cumulative(z: Tensor) -> Tensor:
     return (1 + (math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)).tanh()) / 2
 
 
-def _bits(nats: Float[Tensor, "B C H W"]) -> Float[Tensor, "B"]:
-    """Of each image, per dimension."""
+def bits_per_dim(nats: Float[Tensor, "B C H W"]) -> Float[Tensor, "B"]:
+    """Nats of each pixel -> bits of each image, per dimension."""
     return nats.flatten(1).mean(1) / math.log(2)

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -14,17 +14,17 @@ from lorafusion.files import replacing, write_text
 from lorafusion.sites import Network
 from lorafusion.tasks import run_folder, weights
 
-_PARTS = ("backbone", "conditioning", "process")  # what rebuilds the network and says how it is called
+_DATA = ("name", "resolution", "channels", "num_classes")
 
 
 def convert(cfg: DictConfig) -> None:
-    path = weights.find(cfg.file)
+    path = run_folder.find_checkpoint(cfg.file)
     given = weights.read_verified(path, ema=cfg.ema)
     run = run_folder.saved_config(path) if given.images_seen is not None else cfg
     net: Network = instantiate(run.denoiser, _convert_="all").net
     fill(net, given.tensors, source=str(path))
-    out = (Path(cfg.out).expanduser() if cfg.out else path.with_suffix(".safetensors")).absolute()
-    if out.suffix != ".safetensors":
+    out = (Path(cfg.out).expanduser() if cfg.out else path.with_suffix(weights.EXPORT)).absolute()
+    if out.suffix != weights.EXPORT:
         raise UserError(f"out={cfg.out}: the name of an export ends in .safetensors")
     if out.exists() and out.samefile(path):
         raise UserError(f"convert would write over {path}; choose another out=...")
@@ -35,9 +35,13 @@ def convert(cfg: DictConfig) -> None:
 
 def configuration(run: DictConfig, kind: str, images_seen: int | None, source: str) -> dict[str, Any]:
     """What the JSON says: plain values, interpolations resolved."""
+    denoiser = cast(dict[str, Any], OmegaConf.to_container(run.denoiser, resolve=True))
+    inside = (denoiser.pop("net"), denoiser.pop("conditioning"), denoiser.pop("process"))
     return {
         "name": run.name,
-        **{part: OmegaConf.to_container(run[part], resolve=True) for part in _PARTS},
+        **dict(zip(weights.PARTS, (denoiser, *inside), strict=True)),
+        "sampler": None if run.sampler is None else OmegaConf.to_container(run.sampler, resolve=True),
+        "data": {key: run.data[key] for key in _DATA},
         "source": source,
         "weights": kind,
         "images_seen": images_seen,

@@ -23,9 +23,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lorafusion import checkpoint
+from lorafusion.convert.fill import fill
 from lorafusion.denoisers.base import Denoiser
 from lorafusion.errors import UserError
 from lorafusion.files import write_text
+from lorafusion.tasks import weights
 
 TRUST = "LORAFUSION_TRUST"  # environment: packages of the user's own that a saved config may name, with commas
 PACKAGES = ("lorafusion", "torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
@@ -82,22 +84,30 @@ def find_checkpoint(ckpt: str) -> Path:
 
 
 def saved_config(path: Path) -> DictConfig:
-    """The config of the run that wrote checkpoint ``path``."""
-    file = path.parent.parent / "config.yaml"
-    if not file.is_file():
-        raise UserError(f"checkpoint {path} stands in no run's folder: {file} is missing")
-    cfg = cast(DictConfig, OmegaConf.load(file))
-    for target in _targets(OmegaConf.to_container(cfg)):
-        if not _is_known(target):
-            raise UserError(
-                f"{file} names {target}, which is no class of lorafusion or torch.optim, so it is not run; "
-                f"if it is yours: {TRUST}={target.partition('.')[0]}"
-            )
+    """The config of the run that wrote checkpoint ``path``; of an export, its parts that its JSON has.
+
+    Raises UserError where it is missing, and for one that would run what is not known.
+    """
+    if path.suffix == weights.EXPORT:
+        file, cfg = path.with_suffix(".json"), OmegaConf.create(weights.export_config(path))
+    elif path.suffix != checkpoint.SUFFIX:
+        raise UserError(
+            f"{path} is neither a checkpoint nor an export of ours; `python run.py task=convert file={path} ...`, with "
+            "the experiment that it is of, makes an export of it"
+        )
+    else:
+        file = path.parent.parent / "config.yaml"
+        if not file.is_file():
+            raise UserError(f"checkpoint {path} stands in no run's folder: {file} is missing")
+        cfg = cast(DictConfig, OmegaConf.load(file))
+    check_known(cfg, file)
     return cfg
 
 
 def restore(path: Path, cfg: DictConfig, *, ema: bool = True) -> Denoiser:
     """The denoiser of ``cfg`` with the weights of ``path``, averaged where it has averages and ``ema`` is true."""
+    if path.suffix == weights.EXPORT:
+        return _restore_export(path, cfg, ema)
     content = checkpoint.load(path)
     denoiser: Denoiser = instantiate(cfg.denoiser, _convert_="all")
     try:
@@ -110,6 +120,44 @@ def restore(path: Path, cfg: DictConfig, *, ema: bool = True) -> Denoiser:
         denoiser.load_state_dict(content["ema"], strict=False)
     denoiser.images_seen = content["images_seen"]
     return denoiser.eval()
+
+
+def _restore_export(path: Path, cfg: DictConfig, ema: bool) -> Denoiser:
+    if not ema:
+        raise UserError(f"ema=false: export {path} holds one set of weights; task=convert ema=false exports the raw")
+    tensors = weights.read_verified(path).tensors
+    denoiser: Denoiser = instantiate(cfg.denoiser, _convert_="all")
+    fill(denoiser.net, tensors, source=str(path))
+    denoiser.images_seen = cfg.images_seen or 0  # null of weights from elsewhere
+    return denoiser.eval()
+
+
+def results(path: Path, kind: str) -> Path:
+    """Where what a checkpoint or an export makes belongs: a folder of its name in ``kind`` (samples, metrics)."""
+    home = path.parent if path.suffix == weights.EXPORT else path.parent.parent  # of a checkpoint, the run's folder
+    return home / kind / path.stem
+
+
+def check_known(cfg: DictConfig, file: Path) -> None:
+    """Raises UserError where what ``file`` holds could run what is none of ours: somebody else may have written it."""
+    config = OmegaConf.to_container(cfg)
+    for value in _values(config):
+        if "${" in value:
+            raise UserError(f"{file} holds an interpolation, {value[:60]!r}, which no run writes, so it is not used")
+    for target in _targets(config):
+        if not _is_known(target):
+            raise UserError(
+                f"{file} names {target}, which is no class of lorafusion or torch.optim, so it is not run; "
+                f"if it is yours: {TRUST}={target.partition('.')[0]}"
+            )
+
+
+def _values(node: Any) -> Iterator[str]:
+    """Every text in it, keys too."""
+    if isinstance(node, str):
+        yield node
+    for item in [*node, *node.values()] if isinstance(node, dict) else node if isinstance(node, list) else []:
+        yield from _values(item)
 
 
 def _targets(node: Any) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Draw images from a trained denoiser: PNG files, a grid, and one npz."""
+"""Draw images from a trained denoiser, of a run or an export: PNG files, a grid, and one npz."""
 
 import zlib
 from collections.abc import Sequence
@@ -23,6 +23,8 @@ def sample(cfg: DictConfig) -> None:
     path = run_folder.find_checkpoint(cfg.ckpt)
     run = run_folder.saved_config(path)
     denoiser = run_folder.restore(path, run, ema=cfg.ema).to(run_folder.device(cfg.device))
+    if cfg.compile:
+        denoiser.compile_net()
     sampler = instantiate(cfg.sampler if cfg.sampler is not None else run.sampler, _convert_="all")
     seeds = parse_seeds(cfg.seeds, cfg.n)
     labels = choose_labels(cfg.label, seeds, denoiser.net.num_classes)
@@ -31,9 +33,10 @@ def sample(cfg: DictConfig) -> None:
         images = denoiser.sample(
             sampler, seeds, None if labels is None else denoiser.one_hot(labels), cfg.batch_size, progress, guidance
         )
-    out = Path(cfg.out).absolute() if cfg.out else path.parent.parent / "samples" / path.stem
+    out = Path(cfg.out).absolute() if cfg.out else run_folder.results(path, "samples")
     write(to_uint8(images), seeds, labels, out)
-    print(f"{len(seeds)} images, their grid and samples.npz from {path.name} ({denoiser.images_seen:,} images seen)")
+    seen = f" ({denoiser.images_seen:,} images seen)" if denoiser.images_seen else ""
+    print(f"{len(seeds)} images, their grid and samples.npz from {path.name}{seen}")
     print(out)
 
 

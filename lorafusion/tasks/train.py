@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from lorafusion import checkpoint
 from lorafusion.callbacks import callbacks_of
 from lorafusion.callbacks.checkpoint import Checkpoint, WholeFileIO
+from lorafusion.denoisers.base import Denoiser
 from lorafusion.errors import UserError
 from lorafusion.tasks import run_folder, weights
 
@@ -36,7 +37,9 @@ def train(cfg: DictConfig) -> None:
         denoiser = instantiate(cfg.denoiser, _convert_="all")
         if cfg.init_from is not None:
             goes_on = f"not read, the run goes on from {resume}"
-            print(f"init_from: {goes_on if resume else weights.start_from(denoiser.net, cfg.init_from)}")
+            print(f"init_from: {goes_on if resume else _start_from(denoiser, cfg.init_from)}")
+        if cfg.compile:
+            denoiser.compile_net()
         data = instantiate(cfg.data, _convert_="all")
         trainer = build_trainer(cfg)
         settings = OmegaConf.to_container(cfg, resolve=True)
@@ -79,6 +82,10 @@ def build_trainer(cfg: DictConfig) -> Trainer:
 def _chosen(nodes: DictConfig | None) -> list:
     """What was chosen; an experiment may also hold settings for what was not."""
     return [instantiate(node, _convert_="all") for node in (nodes or {}).values() if "_target_" in node]
+
+
+def _start_from(denoiser: Denoiser, file: str) -> str:
+    return weights.start_from(denoiser.net, run_folder.find_checkpoint(file))
 
 
 def _resume(resume: str | None, folder: Path) -> Path | None:

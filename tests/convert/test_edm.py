@@ -5,7 +5,6 @@ import torch
 
 from lorafusion.backbones.ddpmpp import DDPMpp
 from lorafusion.conditioning import Conditioning
-from lorafusion.conditioning.attn.uc_lora import UCLoRA
 from lorafusion.conditioning.conv.shift import Shift
 from lorafusion.convert.edm import edm
 from lorafusion.convert.keys import load
@@ -83,19 +82,6 @@ def test_a_network_of_another_form_is_refused():
     net = edm_net(plain)
     with pytest.raises(UserError, match=r"missing: .*unexpected: .*uc_lora"):
         load(net, edm(lora.weights(), net), source="there.pkl")
-
-
-def test_a_pretrained_base_under_fresh_lora_is_the_base():
-    ref = reference("edm_cond_augment")
-    base, net = edm_net(ref), DDPMpp(16, 3, 16, (2, 2), 2, (8,), augment_dim=9, num_classes=10)
-    Conditioning([Shift()], [UCLoRA(num_bases=3, mlp=(16, 8))]).attach(net)
-    state = edm(ref.weights(), net)
-    with pytest.raises(UserError, match="missing"):
-        load(net, state, source="base.pkl")
-    load(net, state, source="base.pkl", base=True)
-    x, noise, label = torch.randn(2, 3, 16, 16), torch.tensor([0.3, -0.5]), torch.eye(10)[:2]
-    with torch.no_grad():
-        assert torch.equal(net.eval()(x, noise, label=label), base(x, noise, label=label))
 
 
 def test_the_embedding_s_halves_are_turned():

@@ -61,11 +61,11 @@ class Listed:
     def count(self, split: str) -> int:
         return len(self.all)
 
-    def records(self, split: str) -> Iterator[Record]:
+    def records(self, split: str, start: int = 0) -> Iterator[Record]:
         if self.log is not None:
             with self.log.open("a") as file:
                 file.write("read\n")
-        for record in self.all:
+        for record in self.all[start:]:
             time.sleep(self.seconds)
             yield record
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lorafusion.data import archive
-from lorafusion.data.archive import open_archive
+from lorafusion.data.archive import find, open_archive
 from lorafusion.errors import UserError
 from tests.data.images import encoded, noise, write_folder, write_zip
 
@@ -29,30 +29,39 @@ def place(request, tmp_path) -> Path:
 
 def test_names_and_contents(place):
     got = open_archive(place)
-    assert list(got.files) == sorted(FILES)
-    names = list(FILES)
-    assert list(got.read(names)) == [FILES[name] for name in names]
+    assert got.names == sorted(FILES)
+    asked = [find(got.names, name) for name in FILES]
+    assert list(got.read(asked)) == list(FILES.values())
+    assert [got.stamps[k, 0] for k in asked] == [len(data) for data in FILES.values()]
+    assert find(got.names, "none.png") is None
+
+
+def stamps(path: Path) -> dict[str, list[int]]:
+    got = open_archive(path)
+    return dict(zip(got.names, got.stamps.tolist(), strict=True))
 
 
 def test_a_stamp_changes_with_the_file(tmp_path):
     folder = write_folder(tmp_path / "images", FILES)
-    before = open_archive(folder).files
-    assert open_archive(folder).files == before
+    before = stamps(folder)
+    assert stamps(folder) == before
     os.utime(folder / "a.txt", ns=(1, 1))
     (folder / "b/1.png").write_bytes(b"other length")
-    after = open_archive(folder).files
+    after = stamps(folder)
     assert [name for name in FILES if before[name] != after[name]] == ["b/1.png", "a.txt"]
 
-    zipped = open_archive(write_zip(tmp_path / "1.zip", FILES)).files
-    changed = open_archive(write_zip(tmp_path / "2.zip", FILES | {"a.txt": b"TEXT"})).files
+    zipped = stamps(write_zip(tmp_path / "1.zip", FILES))
+    changed = stamps(write_zip(tmp_path / "2.zip", FILES | {"a.txt": b"TEXT"}))
     assert [name for name in FILES if zipped[name] != changed[name]] == ["a.txt"]
-    assert open_archive(write_zip(tmp_path / "3.zip", FILES)).files == zipped  # wherever and whenever it was written
+    assert stamps(write_zip(tmp_path / "3.zip", FILES)) == zipped  # wherever and whenever it was written
 
 
 def test_a_file_that_disappears_is_named(place):
     got = open_archive(place)
-    with pytest.raises(UserError, match=r"none\.png"):
-        next(got.read(["none.png"]))
+    gone = place / "b/1.png" if place.is_dir() else place
+    gone.unlink()
+    with pytest.raises(UserError, match=rf"^{gone}: cannot be read [^\n]*No such file[^\n]*$"):
+        next(got.read([find(got.names, "b/1.png")]))
 
 
 def test_a_folder_that_contains_itself(tmp_path):
@@ -67,7 +76,7 @@ def test_links_to_folders_are_followed_and_pipes_are_not_read(tmp_path):
     (folder / "e").symlink_to(write_folder(tmp_path / "other", {"4.png": b"four"}), target_is_directory=True)
     os.mkfifo(folder / "pipe.png")
     (folder / "dangling.png").symlink_to(tmp_path / "nowhere")
-    assert list(open_archive(folder).files) == sorted([*FILES, "e/4.png"])
+    assert open_archive(folder).names == sorted([*FILES, "e/4.png"])
 
 
 def entry(name: str, **attributes) -> bytes:
@@ -88,6 +97,20 @@ def encrypted() -> bytes:
         place = data.rindex(signature) + offset
         data[place] |= 1
     return bytes(data)
+
+
+def beyond() -> bytes:
+    """An entry whose data would reach into the directory."""
+    data = entry("1.png")
+    place = data.rindex(b"PK\x01\x02")
+    return data[: place + 20] + struct.pack("<2L", 500, 500) + data[place + 28 :]
+
+
+def longer() -> bytes:
+    """The end counts an entry fewer than the directory has."""
+    data = entry("1.png")
+    place = data.rindex(b"PK\x05\x06") + 8
+    return data[:place] + struct.pack("<2H", 1, 1) + data[place + 4 :]
 
 
 def bomb(size: int) -> bytes:
@@ -125,7 +148,10 @@ HOSTILE = {
     "twice": (twice(), r"'same.png' is there twice"),
     "bomb": (bomb(8 << 20), r"'zeros.png' would unpack to more than 100 times its size"),
     "huge": (announcing(bomb(8 << 20), 257 << 20), r"'zeros.png' would unpack to more than 256 MiB"),
+    "bzip2": (entry("1.png", compress_type=zipfile.ZIP_BZIP2), r"'1.png' is compressed by method 12"),
     "no zip": (b"PK, but no zip file", "not a whole zip file"),
+    "beyond": (beyond(), "not a whole zip file .entry '1.png' reaches beyond"),
+    "longer": (longer(), "not a whole zip file .its directory is not as long"),
     "empty": (b"", "not a whole zip file"),
 }
 
@@ -152,7 +178,7 @@ def test_a_zip_that_was_cut_short_is_named(tmp_path):
 def test_a_damaged_entry_is_named_when_it_is_read(tmp_path):
     path = write_zip(tmp_path / "damaged.zip", {"1.png": b"a" * 100, "2.png": b"b" * 100})
     path.write_bytes(path.read_bytes().replace(b"b" * 100, b"b" * 99 + b"c"))
-    reading = open_archive(path).read(["1.png", "2.png"])
+    reading = open_archive(path).read([0, 1])
     assert next(reading) == b"a" * 100
     with pytest.raises(UserError, match=rf"^{path}: entry '2.png' cannot be read [^\n]*CRC[^\n]*$"):
         next(reading)
@@ -163,7 +189,7 @@ def test_an_entry_that_lies_about_its_size_stays_within_it(tmp_path):
     path = tmp_path / "liar.zip"
     path.write_bytes(announcing(bomb(8 << 20), 1000))
     with pytest.raises(UserError, match=r"'zeros.png' cannot be read"):
-        next(open_archive(path).read(["zeros.png"]))
+        next(open_archive(path).read([0]))
 
 
 def test_a_large_file_in_a_folder_is_refused_by_name(tmp_path, monkeypatch):

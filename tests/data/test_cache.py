@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lorafusion.data import cache
+from lorafusion.data import cache, parallel
 from lorafusion.data.decode import Decoder
 from lorafusion.data.source import Record
 from lorafusion.errors import UserError
@@ -64,7 +64,7 @@ def test_it_is_decoded_once(tmp_path):
 
 
 def test_more_images_than_a_window_keep_their_order(tmp_path):
-    source = grey(4 * cache._CHUNK * min(16, os.cpu_count() or 1) + 7, side=2)
+    source = grey(4 * parallel.CHUNK * min(16, os.cpu_count() or 1) + 7, side=2)
     got = cache.cached(source, "train", Decoder(2, 1), tmp_path, "tiny")
     np.testing.assert_array_equal(got.images[:, 0], np.stack([record.image for record in source.all]))
 
@@ -119,7 +119,7 @@ def test_kill_9_while_decoding_leaves_nothing_half_written(tmp_path):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, UserError, ZeroDivisionError])
 def test_a_failure_leaves_nothing(tmp_path, error):
     class Failing(Listed):
-        def records(self, split):
+        def records(self, split, start=0):
             yield from self.all[:3]
             raise error
 

@@ -62,43 +62,6 @@ def test_discretised_likelihood_is_the_mass_of_a_pixels_bin():
         assert mass.sum().item() == pytest.approx(1, abs=1e-9)
 
 
-def exact_net(process):
-    """Of data that is all 0: x_t = sqrt(1 - alpha_bar) eps gives eps back; v = 0 takes the posterior's variance."""
-
-    def net(x, noise, step, label, augment):
-        eps = x / process._at((1 - process.alpha_bar).sqrt(), step, x).view(-1, 1, 1, 1)
-        return torch.cat((eps, torch.full_like(eps, -1.0)), dim=1)
-
-    return net
-
-
-def test_bits_per_dim_of_a_perfect_model():
-    """Where p is q: every KL is 0, the prior is what alpha_bar_T leaves, and only L_0 remains."""
-    process = IDDPM(40)
-    x0 = torch.zeros(3, 1, 4, 4, dtype=torch.float64)
-    seen = []
-    bits = process.bits_per_dim(exact_net(process), x0, Draws(0, torch.arange(3)), progress=lambda *a: seen.append(a))
-    assert bits.at_step.shape == (3, 40)
-    assert seen[-1] == (40, 40)
-    assert bits.at_step[:, 1:].abs().max() < 1e-12
-    bar = process.alpha_bar[-1].item()
-    torch.testing.assert_close(bits.prior, torch.full_like(bits.prior, (-bar - math.log(1 - bar)) / 2 / math.log(2)))
-    std = math.exp(process.posterior_log_variance_clipped[0].item() / 2)
-    mass = norm.cdf(1 / 255, 0, std) - norm.cdf(-1 / 255, 0, std)
-    torch.testing.assert_close(bits.at_step[:, 0], torch.full((3,), -math.log2(mass)).double(), rtol=0, atol=2e-3)
-    torch.testing.assert_close(bits.total, bits.prior + bits.at_step[:, 0])
-
-
-def test_the_bound_is_the_mean_of_the_vlb_objective():
-    """T times a uniformly drawn term is an unbiased estimate of their sum."""
-    process, x0 = IDDPM(10, objective="vlb"), images(1).expand(20_000, -1, -1, -1)
-    net = exact_net(process)
-    estimate = process.loss(net, x0 * 0, Draws(0, torch.arange(20_000))).mean()
-    assert estimate.item() == pytest.approx(
-        process.bits_per_dim(net, x0[:1] * 0, Draws(0, torch.arange(1))).at_step.sum().item(), rel=0.1
-    )
-
-
 def test_variance_is_the_networks_choice_between_two_bounds():
     process = IDDPM(100)
     step, x = torch.tensor([0, 40, 99]), images(3)

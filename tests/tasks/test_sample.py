@@ -132,5 +132,11 @@ def test_a_config_that_somebody_handed_over_runs_nothing(trained, tmp_path, targ
     OmegaConf.save(cfg, tmp_path / "config.yaml")
     with pytest.raises(UserError, match="is not run"):
         run_folder.saved_config(copy)
+    cfg.denoiser.process = {"x": "${oc.create:{_target_: " + target + "}}"}  # made where it is read
+    OmegaConf.save(cfg, tmp_path / "config.yaml")
+    with pytest.raises(UserError, match="holds an interpolation"):
+        run_folder.saved_config(copy)
+    cfg.denoiser.process = {"_target_": target}
+    OmegaConf.save(cfg, tmp_path / "config.yaml")
     monkeypatch.setenv(run_folder.TRUST, f"other,{target.partition('.')[0]}")
     assert run_folder.saved_config(copy).denoiser.process._target_ == target

@@ -1,4 +1,4 @@
-"""task=evaluate on gratings and a classifier of a few steps: what it reads, prints, writes and refuses."""
+"""task=evaluate of samples, on gratings and a classifier of a few steps: what it reads, prints, writes and refuses."""
 
 import json
 import os
@@ -13,7 +13,8 @@ from lorafusion.data.synthetic import Synthetic
 from lorafusion.errors import UserError
 from lorafusion.metrics import digit_classifier
 from lorafusion.metrics.digits import Digits
-from lorafusion.tasks.evaluate import choose, evaluate, find_samples, noise_like, read_samples
+from lorafusion.tasks.evaluate import evaluate
+from lorafusion.tasks.evaluate_samples import find_samples, noise_like, read_samples
 from tests.tasks.runs import composed
 
 DATA = ("data=synthetic", "data.resolution=16", "data.channels=1", "data.source.n=60", "data.source.n_test=40")
@@ -176,16 +177,6 @@ class TestMetricsFile:
 
 
 class TestControls:
-    def test_chosen_digits_are_always_the_same_and_of_all_classes(self):
-        labels = np.repeat(np.arange(10), 100)
-        images = np.arange(1000)
-        first, again = choose(images, labels, 200), choose(images, labels, 200)
-        assert np.array_equal(first[0], again[0])
-        assert np.array_equal(first[0] // 100, first[1])
-        assert len(set(first[0])) == 200
-        assert set(first[1]) == set(range(10))
-        assert len(choose(images, labels, 5000)[0]) == 1000
-
     def test_noise_is_uniform(self):
         noise = noise_like(np.zeros((50, 1, 16, 16), np.uint8))
         counts = np.bincount(noise.ravel(), minlength=256)
