@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Sampler
 from lorafusion.data.cache import Cached, cached
 from lorafusion.data.decode import Decoder
 from lorafusion.data.source import Source
-from lorafusion.data.stream import Batches, EndlessSpans, OnceSpans, Permutations, Span, in_order
+from lorafusion.data.stream import Batches, EndlessSpans, OnceSpans, Permutations, Span, end_with_parent, in_order
 from lorafusion.draws import Draws
 from lorafusion.errors import UserError
 
@@ -135,6 +135,7 @@ class ImageData(LightningDataModule):
         return DataLoader(
             batches,
             batch_size=None,  # an item is a batch already
+            worker_init_fn=end_with_parent,
             sampler=spans,
             num_workers=num_workers,
             pin_memory=torch.cuda.is_available(),

@@ -5,6 +5,9 @@ run that stops at position p resumes at p, whatever its batch size, its number o
 generator state and no epoch to restore.
 """
 
+import ctypes
+import signal
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
@@ -46,6 +49,15 @@ class Permutations:
             while len(self._recent) > 2:  # a batch on the border of two epochs needs both
                 self._recent.popitem(last=False)
         return self._recent[epoch]
+
+
+def end_with_parent(worker: int) -> None:
+    """For a loader's ``worker_init_fn``: on Linux the kernel ends a worker whose parent is killed.
+
+    torch's own watch looks every 5 s, and a worker that is just handing a batch over may miss it for ever.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def in_order(positions: Int64[np.ndarray, "B"]) -> Int64[np.ndarray, "B"]:

@@ -217,14 +217,10 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path):
     lines = [
         "import torch.multiprocessing as mp",
         "from pathlib import Path",
-        "from torch.utils.data import DataLoader",
-        "from lorafusion.data.cache import cached",
-        "from lorafusion.data.decode import Decoder",
-        "from lorafusion.data.stream import Batches, EndlessSpans, in_order",
+        "from lorafusion.data.module import ImageData",
         "from tests.data.images import grey",
-        f"found = cached(grey(9), 'train', Decoder(8, 1), Path({str(tmp_path)!r}), 'tiny')",
-        "loader = DataLoader(Batches(found, lambda p: p % 9), None, sampler=EndlessSpans(0, 4), num_workers=2)",
-        "iterator = iter(loader); next(iterator)",
+        f"data = ImageData('tiny', grey(9), 8, 1, 10, batch_size=4, num_workers=2, seed=0, cache_dir={str(tmp_path)!r})",
+        "iterator = iter(data.train_dataloader()); next(iterator)",
         "print(*[worker.pid for worker in mp.active_children()], flush=True)",
         "import time; time.sleep(60)",
     ]
