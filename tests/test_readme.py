@@ -35,6 +35,9 @@ def there(tmp_path_factory):
     """A folder that has what the README's commands speak of: a run, and pictures."""
     folder = tmp_path_factory.mktemp("readme")
     assert finish(tiny(folder / "outputs" / "demo", "images=32", "process=edm", "sampler=heun", "sampler.steps=2")) == 0
+    assert finish(tiny(folder / "outputs" / "discrete", "images=32")) == 0
+    (convert,) = [c for c in COMMANDS if "task=convert" in c]
+    assert finish(tuple(at_home(convert, folder))) == 0
     for k in range(8):
         (folder / "pictures").mkdir(exist_ok=True)
         Image.new("RGB", (40, 30), (k * 20, 0, 0)).save(folder / "pictures" / f"{k}.png")
@@ -71,6 +74,18 @@ def test_it_samples(command, there):
     settings = (*at_home(command, there), *sampler, "sampler.steps=2", f"out={there / 'out'}")
     assert finish(settings) == 0
     assert (there / "out" / "grid.png").is_file()
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "metric=bpd" in c], ids=" ".join)
+def test_it_bounds(command, there):
+    settings = [a if not a.startswith("n=") else "n=4" for a in at_home(command, there)]
+    assert finish((*settings, "steps=3")) == 0
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "task=prepare" in c], ids=" ".join)
+def test_it_prepares(command, there):
+    assert finish(tuple(at_home(command, there))) == 0
+    assert (there / "outputs" / "pictures.zip").is_file()
 
 
 def test_the_python_runs(tmp_path):
