@@ -90,7 +90,7 @@ class Moments:
         if not 2 <= len(self) <= MAX_IMAGES:
             raise ValueError(f"moments need 2 to {MAX_IMAGES:,} feature vectors; they have {len(self):,}")
         size = (self.outer[0].diagonal().cpu().double().mean() * SPLIT**2 / len(self)).sqrt().item() * LSB
-        if size < 2.0**-12:
+        if 0 < size < 2.0**-12:
             raise ValueError(f"features of size {size:g} are lost on a grid of 2^-28: scale them up")
 
 

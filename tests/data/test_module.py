@@ -219,7 +219,7 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path):
         "from pathlib import Path",
         "from lorafusion.data.module import ImageData",
         "from tests.data.images import grey",
-        f"data = ImageData('tiny', grey(9), 8, 1, 10, batch_size=4, num_workers=2, seed=0, cache_dir={str(tmp_path)!r})",
+        f"data = ImageData('tiny', grey(9), 8, 1, 10, 4, num_workers=2, seed=0, cache_dir={str(tmp_path)!r})",
         "iterator = iter(data.train_dataloader()); next(iterator)",
         "print(*[worker.pid for worker in mp.active_children()], flush=True)",
         "import time; time.sleep(60)",
