@@ -23,6 +23,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+import lorafusion  # noqa: F401  first of all that may import torchvision: it cures one that does not fit torch
+
 ROUNDS = 7
 MEASURE = 0.1  # seconds that one measurement lasts at least: fast variants are called many times
 

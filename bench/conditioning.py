@@ -42,11 +42,11 @@ NARROW = [
     Size(num_bases=36),
     Size(rank=2),
     Size(rank=8),
-    Size(batch=1),
+    Size(batch=2),
     Size(batch=16),
-    Size(batch=1, resolution=64),
+    Size(batch=2, resolution=64),
 ]
-FULL = [Size(width=128, batch=1)]
+FULL = [Size(width=128, batch=2)]
 
 
 def ddpmpp(size: Size, lora: bool) -> Network:

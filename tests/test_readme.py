@@ -89,7 +89,9 @@ def test_it_prepares(command, there):
 
 
 def test_the_python_runs(tmp_path):
-    (program,) = [text for kind, text in BLOCKS if kind == "python"]
-    (tmp_path / "program.py").write_text(program)
-    names = runpy.run_path(str(tmp_path / "program.py"))
+    names = {}
+    for program in (text for kind, text in BLOCKS if kind == "python"):
+        (tmp_path / "program.py").write_text(program)
+        names |= runpy.run_path(str(tmp_path / "program.py"))
     assert sum(p.numel() for p in names["net"].parameters()) > 437_532
+    assert len(names["handle"].targets) == 24
