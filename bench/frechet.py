@@ -12,7 +12,8 @@ import torch
 from scipy.linalg import sqrtm
 
 import lorafusion  # noqa: F401  its first import cures torchvision, which torch-fidelity needs
-from lorafusion.metrics.frechet import Moments, frechet_distance
+from lorafusion.metrics.frechet import frechet_distance
+from lorafusion.metrics.moments import Moments
 
 
 def main() -> None:

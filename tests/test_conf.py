@@ -22,7 +22,12 @@ EXPERIMENTS = REGISTRY.groups["experiment"]
 ALONGSIDE = {
     g: options for g, options in REGISTRY.groups.items() if g in REGISTRY.defaults and g not in ("task", "experiment")
 }
-NEEDS = {"sample": ["ckpt=."], "evaluate": ["samples=."], "convert": ["file=."]}
+NEEDS = {
+    "sample": ["ckpt=."],
+    "evaluate": ["samples=."],
+    "convert": ["file=."],
+    "module": ["metric.extractor.module=mine.Net"],
+}
 TARGETS = sorted(
     {target for file in CONF.rglob("*.yaml") for target in re.findall(r"_target_: (\S+)", file.read_text())}
 )
@@ -32,6 +37,11 @@ TARGETS = sorted(
 ROWS = [
     *([f"task={task}", *NEEDS.get(task, [])] for task in REGISTRY.groups["task"]),
     ["task=evaluate", "metric=bpd", "ckpt=."],
+    *(["task=evaluate", "samples=.", f"metric={name}"] for name in ("fid", "kid", "inception_score")),
+    *(
+        ["task=evaluate", "samples=.", "metric=precision_recall", f"metric/extractor={name}", *NEEDS.get(name, [])]
+        for name in REGISTRY.groups["metric/extractor"]
+    ),
     *([f"experiment={experiment}"] for experiment in EXPERIMENTS),
     *(
         [f"{group}={option}" for group, option in zip(ALONGSIDE, row, strict=True) if option]

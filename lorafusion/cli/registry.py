@@ -24,6 +24,8 @@ class Registry:
             for file in sorted(folder.rglob("*.yaml")):
                 path = file.relative_to(folder).with_suffix("")
                 for parent in list(path.parents)[:-1]:
+                    if parent != path.parent and self._names(folder / parent, path.parent.as_posix()):
+                        continue
                     groups.setdefault(parent.as_posix(), set()).add(path.relative_to(parent).as_posix())
         # `conditioning` is a folder of groups, not a group: the configuration never chooses one of its options
         return {group: sorted(options) for group, options in sorted(groups.items()) if self._is_chosen(group)}
@@ -33,6 +35,10 @@ class Registry:
             return True
         below_or_above = (d for d in self.defaults if d.startswith(f"{group}/") or group.startswith(f"{d}/"))
         return not any(below_or_above)
+
+    def _names(self, folder: Path, group: str) -> bool:
+        """Whether an option in ``folder`` chooses from ``group`` below it: its options are then not the folder's."""
+        return any(f"- /{group}:" in file.read_text() for file in folder.glob("*.yaml"))
 
     @cached_property
     def defaults(self) -> dict[str, Any]:

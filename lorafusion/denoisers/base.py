@@ -103,9 +103,10 @@ class Denoiser(LightningModule):
         progress: Progress | None = None,
         guidance: Guidance | None = None,
     ) -> Float[Tensor, "B C H W"]:
-        """One image in [-1, 1] for each seed; image k depends on seed k alone, not on its neighbours or ``batch_size``.
+        """One image in [-1, 1] for each seed; of one ``batch_size``, image k depends on seed k alone, to the last bit.
 
-        batch_size:  images drawn at a time; the last batch is padded, for networks round differently at other sizes.
+        batch_size:  images that the network sees at once; the last batch is padded, for it rounds differently at
+                     other sizes. So task=sample keeps it fixed (``micro_batch``), whatever it draws at a time.
         progress:    called with (network evaluations done, in all) over all batches.
         guidance:    classifier-free, where there are labels; None = none.
         """

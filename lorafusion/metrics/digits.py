@@ -9,7 +9,8 @@ from torch import Tensor
 from lorafusion.errors import UserError
 from lorafusion.metrics import digit_classifier
 from lorafusion.metrics.digit_classifier import DigitClassifier, Progress, fingerprint
-from lorafusion.metrics.frechet import Moments, frechet_distance
+from lorafusion.metrics.frechet import frechet_distance
+from lorafusion.metrics.moments import Moments
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,13 @@
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from lorafusion.tasks import evaluate_model, evaluate_samples
+from lorafusion.tasks import evaluate_features, evaluate_model, evaluate_samples
 
-JUDGES = {"samples": evaluate_samples.judge, "model": evaluate_model.judge}
+JUDGES = {
+    "samples": evaluate_samples.judge,
+    "features": evaluate_features.judge,
+    "model": evaluate_model.judge,
+}
 
 
 def evaluate(cfg: DictConfig) -> None:

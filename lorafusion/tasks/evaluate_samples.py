@@ -101,6 +101,11 @@ def read_samples(file: Path) -> Samples:
             labels = content.get("labels")
     except (OSError, ValueError, KeyError, EOFError, TypeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"samples: {file} is no npz of images: {' '.join(str(error).split())[:200]}") from error
+    return checked(file, hashlib.sha256(file.read_bytes()).hexdigest(), images, labels)
+
+
+def checked(file: Path, sha256: str, images: np.ndarray, labels: np.ndarray | None) -> Samples:
+    """Images (N, H, W) or (N, H, W, C) that ``file`` holds. Raises UserError for others."""
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or len(images) < 2:
         raise UserError(
             f"samples: {file} holds images {images.dtype} {images.shape}, not uint8 (N, H, W) or (N, H, W, C), N >= 2"
@@ -108,7 +113,7 @@ def read_samples(file: Path) -> Samples:
     if labels is not None and (labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer)):
         raise UserError(f"samples: {file} holds labels {labels.dtype} {labels.shape} for {len(images)} images")
     images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)  # (N, C, H, W)
-    return Samples(file, hashlib.sha256(file.read_bytes()).hexdigest(), np.ascontiguousarray(images), labels)
+    return Samples(file, sha256, np.ascontiguousarray(images), labels)
 
 
 def check_fit(samples: Samples, name: str, real: np.ndarray) -> None:

@@ -41,16 +41,32 @@ def create(cfg: DictConfig) -> tuple[Path, TextIO | nullcontext]:
     folder = Path(cfg.paths.run_dir).absolute()
     if rank() > 0:
         return folder, nullcontext()
+    lock = locked(folder, "paths.run_dir")
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    write_text(folder / "overrides.txt", "\n".join(HydraConfig.get().overrides.task) + "\n")
+    write_text(folder / "versions.json", json.dumps(versions(), indent=2) + "\n")
+    return folder, lock
+
+
+def locked(folder: Path, setting: str) -> TextIO:
+    """Make the folder, and lock it until the returned file is closed or the process ends.
+
+    Raises UserError, which names the ``setting`` that chose the folder, if another process has locked it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lock = (folder / ".lock").open("w")
     try:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, loader workers do not inherit it
     except (BlockingIOError, PermissionError):
-        raise UserError(f"another process is running in {folder}; choose another paths.run_dir, or wait") from None
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-    write_text(folder / "overrides.txt", "\n".join(HydraConfig.get().overrides.task) + "\n")
-    write_text(folder / "versions.json", json.dumps(versions(), indent=2) + "\n")
-    return folder, lock
+        raise UserError(f"another process is running in {folder}; choose another {setting}, or wait") from None
+    return lock
+
+
+def place() -> tuple[int, int]:
+    """(rank, world size) of a process that torchrun started, or anything else that sets both; else (0, 1)."""
+    if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
+        return 0, 1
+    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
 
 def rank() -> int:
@@ -190,7 +206,9 @@ def _is_known(target: str) -> bool:
 
 
 def device(name: str) -> torch.device:
-    """'auto' = the accelerator if there is one."""
-    if name != "auto":
+    """'auto' = the accelerator if there is one; of several processes each takes its own."""
+    if name not in ("auto", "cuda"):
         return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "auto" and not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % max(1, torch.cuda.device_count()))

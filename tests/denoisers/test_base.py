@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from hydra.utils import instantiate
 
 from lorafusion.backbones.nano import NanoUNet
 from lorafusion.conditioning import Conditioning
@@ -14,6 +15,7 @@ from lorafusion.processes.ddpm import DDPM
 from lorafusion.processes.edm import EDM
 from lorafusion.samplers.ddim import DDIM
 from lorafusion.samplers.heun import Heun
+from tests.tasks.runs import composed
 
 
 def make(process=None, num_classes=None, attn=()) -> Denoiser:
@@ -43,6 +45,25 @@ def test_image_k_depends_on_seed_k_alone(process, sampler):
     other = denoiser.sample(sampler, seeds, batch_size=20)
     torch.testing.assert_close(other, whole, rtol=1e-4, atol=1e-4)  # networks round differently at other sizes
     assert not torch.equal(whole[0], whole[1])
+
+
+@pytest.mark.parametrize("name", ["iddpm", "edm"])
+def test_in_the_u_nets_too_an_image_is_the_same_in_any_place(name):
+    """Whatever shard it falls into: another place in a micro-batch, other neighbours, a micro-batch that is padded."""
+    network = {"iddpm": "iddpm_32", "edm": "ddpmpp_32"}[name]
+    small = ("backbone.model_channels=32", "backbone.num_blocks=1", "data.resolution=16", "data.channels=3")
+    denoiser = instantiate(
+        composed(f"denoiser={name}", f"process={name}", f"backbone={network}", "data=synthetic", *small).denoiser,
+        _convert_="all",
+    ).eval()
+    with torch.no_grad():
+        for parameter in denoiser.net.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)  # nothing is zero, as last layers are at first
+    seeds = torch.arange(20)
+    whole = denoiser.sample(DDIM(2), seeds, batch_size=8)
+    order = torch.randperm(20)
+    assert torch.equal(denoiser.sample(DDIM(2), seeds[order], batch_size=8), whole[order])
+    assert torch.equal(denoiser.sample(DDIM(2), seeds[3:], batch_size=8), whole[3:])
 
 
 def test_labels_follow_their_images_through_the_batches():

@@ -11,7 +11,7 @@ from lorafusion import checkpoint
 from lorafusion.errors import UserError
 from lorafusion.pictures import grid, to_uint8
 from lorafusion.tasks import run_folder
-from lorafusion.tasks.sample import choose_labels, parse_seeds
+from lorafusion.tasks.seeds import choose_labels, parse_seeds, written
 from tests.tasks.runs import finish, run, tiny
 
 
@@ -67,6 +67,15 @@ def test_seeds():
     for bad in ("a", "1-", "3-1", "-4", "1;2"):
         with pytest.raises(UserError, match="seeds="):
             parse_seeds(bad, 1)
+    with pytest.raises(UserError, match="n=0"):
+        parse_seeds(None, 0)
+
+
+@pytest.mark.parametrize("seeds", [[0], [3, 4, 5], [5, 4, 3], [7, 8, 2, 2, 3, 4, 0], [*range(70000), 9]])
+def test_seeds_are_written_as_they_are_read(seeds):
+    said = written(torch.tensor(seeds))
+    assert parse_seeds(said, 1).tolist() == seeds
+    assert len(said) <= 5
 
 
 def test_labels():

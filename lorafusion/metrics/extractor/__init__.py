@@ -1,0 +1,1 @@
+"""Networks whose features metrics compare; a metric/extractor yaml names one. See ``lorafusion.metrics.features``."""

@@ -1,0 +1,252 @@
+"""Judge sets of generated images by a network's features: a table, and metrics.json beside the samples.
+
+Several sets, as EDM's protocol has three of other seeds, give the minimum, the mean and all values. Under torchrun the
+processes share the work, and the numbers are the same to the last bit.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from hydra.utils import instantiate
+from omegaconf import DictConfig, ListConfig
+from rich.console import Console
+from rich.table import Table
+
+from lorafusion.data.module import ImageData
+from lorafusion.errors import UserError
+from lorafusion.metrics import statistics
+from lorafusion.metrics.features import Seen, look
+from lorafusion.metrics.statistics import About, Statistics
+from lorafusion.progress import bar
+from lorafusion.tasks import run_folder
+from lorafusion.tasks.evaluate_samples import Samples, check_fit, noise_like
+from lorafusion.tasks.metrics_file import record
+from lorafusion.tasks.run_data import choose, data_of
+from lorafusion.tasks.sample_files import record_of
+from lorafusion.tasks.sample_sets import read_set
+
+Numbers = dict[str, float]
+
+
+def judge(cfg: DictConfig, metric: Any) -> None:
+    paths = cfg.samples if isinstance(cfg.samples, ListConfig) else [cfg.samples]
+    sets = [read_set(Path(path).expanduser().absolute()) for path in paths]
+    check_alike(sets)
+    device = run_folder.device(cfg.device)
+    metric.extractor.load(device)
+    with processes(device) as rank:
+        try:
+            judgement = Judgement(cfg, metric, device, sets)
+            numbers = [judgement.of(samples.images, samples.labels, samples.file.name) for samples in sets]
+            controls = judgement.controls() if cfg.controls else {}
+        except ValueError as error:  # a setting that does not suit these images
+            raise UserError(str(error)) from error
+    if rank > 0:
+        return
+    out = Path(cfg.out).expanduser().absolute() if cfg.out else home(sets[0].file)
+    record(out, metric.name, entry(judgement, numbers, controls), subject="samples")
+    console = Console()
+    console.print(judgement.heading(), soft_wrap=True)
+    shown = {str(samples.file): found for samples, found in zip(sets, numbers, strict=True)}
+    console.print(table({**shown, **(summary(numbers) if len(sets) > 1 else {}), **controls}))
+    print(out)
+
+
+class Judgement:
+    """One metric, its reference, and the samples. Raises ValueError and UserError where these do not go together."""
+
+    def __init__(self, cfg: DictConfig, metric: Any, device: torch.device, sets: list[Samples]):
+        self.cfg, self.metric, self.device, self.sets = cfg, metric, device, sets
+        self.extractor = metric.extractor
+        self.data: ImageData | None = None
+        if (metric.reference and not cfg.get("reference")) or cfg.controls:
+            self.data = instantiate(data_of(sets[0].file, cfg), _convert_="all")
+            check_fit(sets[0], self.name, self.split(cfg.split)[0])
+        self.reference, self.origin = self._reference()
+
+    @property
+    def name(self) -> str:
+        return self.data.name if self.data else "none"
+
+    def split(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Real images and their labels."""
+        assert self.data is not None
+        return self.data.arrays(split)
+
+    def of(self, images: np.ndarray, labels: np.ndarray | None, name: str) -> Numbers:
+        """The metric's numbers; where the extractor knows the classes, how often it agrees with those asked for."""
+        takes = {*self.metric.takes}
+        asked = labels if getattr(self.extractor, "num_classes", None) is not None else None
+        seen = self._look(images, takes | ({"logits"} if asked is not None else set()), name)
+        numbers = self.metric.compare(seen, self.reference)
+        if asked is not None and seen.logits is not None and (known := asked >= 0).any():
+            numbers["agreement"] = float((seen.logits.argmax(dim=1).numpy() == asked)[known].mean())
+        return {"n": len(images), **numbers}
+
+    def controls(self) -> dict[str, Numbers]:
+        """What the metric makes of real images of the other split, and of noise, as many as the samples at most."""
+        other = "test" if self.cfg.split == "train" else "train"
+        images, labels = self.split(other)
+        chosen = choose(len(images), len(self.sets[0].images))
+        return {
+            f"real {other} images": self.of(images[chosen], labels[chosen], other),
+            "uniform noise": self.of(noise_like(self.sets[0].images), None, "noise"),
+        }
+
+    def heading(self) -> str:
+        text = f"{self.metric.name} on features of {self.extractor.name}"
+        if self.metric.reference:
+            text += f"; reference: {self.origin['dataset'] or self.origin['file']}, N = {self.origin['n'] or 'unknown'}"
+        if not getattr(self.extractor, "published", True):
+            text += "\nThese are not the weights of published FIDs: compare with no published number."
+        return text
+
+    def _reference(self) -> tuple[Statistics | Seen | None, dict[str, Any]]:
+        """And where it comes from, for the record."""
+        if not self.metric.reference:
+            return None, {}
+        if file := self.cfg.get("reference"):
+            path = Path(file).expanduser().absolute()
+            found = statistics.read(path)
+            found.check(self._about(), path)
+            return found, {"file": path.name, "dataset": found.about.dataset, **_origin(found.about)}
+        assert self.data is not None
+        split = self.data.split(self.cfg.split)
+        about = self._about(
+            n=len(split.images), dataset=f"{self.data.name} {self.cfg.split}", dataset_hash=split.meta["sha256"]
+        )
+        origin = {"file": None, "dataset": about.dataset, **_origin(about)}
+        if self.metric.reference == "features":
+            return self._look(split.images, {"features"}, "reference"), origin
+        name = f"{split.folder.name}-{self.extractor.name}-{self.extractor.weights_sha256[:8]}-{self.extractor.block}"
+        path = self.data.cache_dir.expanduser() / "statistics" / f"{name}.npz"
+        return self._kept(path, split.images, about), {**origin, "file": path.name}
+
+    def _kept(self, path: Path, images: np.ndarray, about: About) -> Statistics:
+        """Statistics that an earlier evaluation left, else made now."""
+        if path.is_file():
+            try:
+                found = statistics.read(path)
+                found.check(about, path)
+                return found
+            except UserError:  # damaged, or of others: made again
+                pass
+        moments = self._look(images, {"moments"}, "reference").moments
+        assert moments is not None
+        made = Statistics(moments.mean, moments.covariance, about)
+        if not dist.is_initialized() or dist.get_rank() == 0:
+            made.write(path)
+        return made
+
+    def _about(self, **more: Any) -> About:
+        side, channels = self.sets[0].images.shape[-1], self.sets[0].images.shape[1]
+        e = self.extractor
+        known = {"extractor": e.name, "weights_sha256": e.weights_sha256, "resize": e.resize}
+        return About(resolution=side, channels=channels, **known, **more)
+
+    def _look(self, images: np.ndarray, takes: set[str], name: str) -> Seen:
+        with bar(f"features of {name}", unit="blocks") as report:
+            return look(self.extractor, images, takes, self.device, report)
+
+
+def _read(path: Path, about: About) -> Statistics | None:
+    """None where there are none, or damaged ones, or others."""
+    try:
+        found = statistics.read(path)
+        found.check(about, path)
+    except UserError:
+        return None
+    return found
+
+
+def _all(true: bool, device: torch.device) -> bool:
+    """Whether it is true on all processes, which have to go the same way."""
+    if not dist.is_initialized():
+        return true
+    flag = torch.tensor(int(true), device=device)
+    dist.all_reduce(flag, dist.ReduceOp.MIN)
+    return bool(flag)
+
+
+def _origin(about: About) -> dict[str, Any]:
+    return {"n": about.n, "sha256": about.dataset_hash, "resolution": about.resolution}
+
+
+def check_alike(sets: list[Samples]) -> None:
+    """Raises UserError where sets differ in number or shape."""
+    for samples in sets[1:]:
+        if samples.images.shape != sets[0].images.shape:
+            raise UserError(
+                f"samples: {samples.file} holds {samples.images.shape}, {sets[0].file} {sets[0].images.shape}: "
+                "sets that are reported together are equal in number and shape"
+            )
+
+
+def home(samples: Path) -> Path:
+    """Of metrics.json: beside a file, and beside images/ of task=sample; else in the folder of images."""
+    return samples.parent if samples.is_file() or (samples.parent / "samples.json").is_file() else samples
+
+
+def summary(numbers: list[Numbers]) -> dict[str, Numbers]:
+    keys = [key for key in numbers[0] if key != "n"]
+    return {
+        "minimum": {key: min(found[key] for found in numbers) for key in keys},
+        "mean": {key: float(np.mean([found[key] for found in numbers])) for key in keys},
+    }
+
+
+def entry(judgement: Judgement, numbers: list[Numbers], controls: dict[str, Numbers]) -> dict[str, Any]:
+    """Numbers themselves of one set; of several the minimum, the mean, and all."""
+    sets, extractor = judgement.sets, judgement.extractor
+    subjects = [{"file": s.file.name, "sha256": s.sha256, "n": len(s.images)} for s in sets]
+    several = {**summary(numbers), "all": numbers}
+    _, channels, side, _ = sets[0].images.shape
+    made = [record_of(home(s.file)) for s in sets]
+    return {
+        "samples": subjects[0] if len(sets) == 1 else subjects,
+        **(numbers[0] if len(sets) == 1 else several),
+        **judgement.metric.describe(),
+        "extractor": {
+            "name": extractor.name,
+            "weights_sha256": extractor.weights_sha256,
+            "resize": extractor.resize,
+            "block": extractor.block,
+        },
+        "reference": judgement.origin or None,
+        "images": {"resolution": side, "channels": channels},
+        "made": (made[0] if len(made) == 1 else made) or None,
+        "controls": controls,
+    }
+
+
+def table(rows: dict[str, Numbers]) -> Table:
+    shown = Table()
+    columns = list(dict.fromkeys(key for numbers in rows.values() for key in numbers))
+    shown.add_column("images", overflow="fold")
+    for column in columns:
+        shown.add_column(column, justify="right")
+    for name, numbers in rows.items():
+        cells = [numbers.get(key) for key in columns]
+        shown.add_row(name, *("" if v is None else f"{v:,}" if isinstance(v, int) else f"{v:.5g}" for v in cells))
+    return shown
+
+
+@contextmanager
+def processes(device: torch.device) -> Iterator[int]:
+    """Connects those that torchrun started, where it did; yields this one's rank."""
+    rank, world_size = run_folder.place()
+    if world_size == 1 or dist.is_initialized():
+        yield rank
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield rank
+    finally:
+        dist.destroy_process_group()
