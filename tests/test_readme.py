@@ -94,4 +94,4 @@ def test_the_python_runs(tmp_path):
         (tmp_path / "program.py").write_text(program)
         names |= runpy.run_path(str(tmp_path / "program.py"))
     assert sum(p.numel() for p in names["net"].parameters()) > 437_532
-    assert len(names["handle"].targets) == 24
+    assert len(names["handle"].targets) == 64
