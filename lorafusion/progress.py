@@ -53,16 +53,16 @@ class _Shown:
         if self.first is None:
             self.first = now, done
         begin, before = self.first
-        if now < self.next and not (self.bar and done == total):
-            return
+        if done == before or (now < self.next and not (self.bar and done == total)):
+            return  # at first there is no rate yet
         rate = (done - before) / max(now - begin, 1e-9)
         terminal = self.console.is_terminal
         self.next = now + (_REFRESH if terminal else self.every)
         if terminal:
             self._draw(done, total, rate)
         else:
-            left = f", {(total - done) / rate:,.0f} s left" if rate else ""
-            line = f"{self.title}: {done:,} of {total:,} {self.unit}, {rate:,.0f}/s{left}"
+            left = f"{(total - done) / rate:,.0f} s left"
+            line = f"{self.title}: {done:,} of {total:,} {self.unit}, {rate:,.0f}/s, {left}"
             self.console.print(line, highlight=False, soft_wrap=True)
 
     def _draw(self, done: int, total: int, rate: float) -> None:

@@ -86,3 +86,14 @@ def test_it_goes_to_stderr(capsys):
     said = capsys.readouterr()
     assert "decoding: 1 of 2 images" in said.err
     assert said.out == ""
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_nothing_is_said_of_the_rate_before_there_is_one(terminal):
+    """Where the first item is slow to come, its report tells nothing of those that follow."""
+    console = screen(terminal)
+    with bar("decoding", "images", delay=0.0, every=0.0, console=console) as report:
+        report(1, 3)
+        assert shown(console) == ""
+        report(2, 3)
+    assert "2" in shown(console)
