@@ -82,6 +82,7 @@ def test_the_bar_ends_with_the_work_that_fails():
 
 def test_it_goes_to_stderr(capsys):
     with bar("decoding", "images", delay=0.0) as report:
+        report(0, 2)
         report(1, 2)
     said = capsys.readouterr()
     assert "decoding: 1 of 2 images" in said.err
