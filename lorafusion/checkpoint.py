@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import torch
 
 from lorafusion.errors import UserError
+from lorafusion.files import sync
 
 SUFFIX, TEMPORARY = ".ckpt", ".tmp"
 _MARK = b"\nsha256:"
@@ -57,7 +58,7 @@ def save(content: dict[str, Any], path: Path) -> None:
         raise UserError(
             f"checkpoint {path} could not be written: {cause or error}; the one before is untouched"
         ) from error
-    _sync_folder(path.parent)
+    sync(path.parent)
 
 
 def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -109,12 +110,3 @@ def remove_stale(folder: Path) -> None:
 
 def _stale(folder: Path) -> Iterator[Path]:
     return folder.glob(f".*{TEMPORARY}")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

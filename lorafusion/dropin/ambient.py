@@ -90,9 +90,7 @@ class Ambient:
         done.last = _number()
         nodes = [leaf.grad_fn for leaf in tree_leaves(out) if isinstance(leaf, Tensor) and leaf.grad_fn is not None]
         self.past = [ref for ref in self.past if ref() is not None]
-        for node in filter(
-            done.made, nodes
-        ):  # an older node may be part of the condition: a cycle would never be freed
+        for node in filter(done.made, nodes):  # an older one may be the condition's: a cycle would never be freed
             node.metadata.setdefault("lorafusion", []).append(done)  # pyright: ignore  the graph keeps the pass alive
         if nodes:
             self.past.append(weakref.ref(done))

@@ -129,13 +129,10 @@ class Judgement:
 
     def _kept(self, path: Path, images: np.ndarray, about: About) -> Statistics:
         """Statistics that an earlier evaluation left, else made now."""
-        if path.is_file():
-            try:
-                found = statistics.read(path)
-                found.check(about, path)
-                return found
-            except UserError:  # damaged, or of others: made again
-                pass
+        found = _read(path, about)
+        if _all(found is not None, self.device):
+            assert found is not None
+            return found
         moments = self._look(images, {"moments"}, "reference").moments
         assert moments is not None
         made = Statistics(moments.mean, moments.covariance, about)
