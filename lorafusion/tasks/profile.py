@@ -2,6 +2,8 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.utils import instantiate
@@ -11,6 +13,7 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from lorafusion.conditioning import Conditioning
+from lorafusion.files import write_text
 from lorafusion.sites import Network
 
 PARTS = ("base", "embedding", "conv conditioning", "attention conditioning")
@@ -29,7 +32,7 @@ class Size:
 
 def profile(cfg: DictConfig) -> None:
     parts = by_part(cfg)
-    total = Size(sum(p.parameters for p in parts.values()), sum(p.macs for p in parts.values()))
+    total = whole(parts)
     table = Table(title=f"{cfg.name}: one image of {cfg.data.channels} x {cfg.data.resolution} x {cfg.data.resolution}")
     for column in ("part", "parameters", "of base", "multiply-adds", "of base"):
         table.add_column(column, justify="left" if column == "part" else "right", no_wrap=True)
@@ -39,17 +42,35 @@ def profile(cfg: DictConfig) -> None:
         macs = (f"{size.macs:,}", f"{size.macs / base.macs:.2%}")
         table.add_row(name, *parameters, *macs, end_section=name == PARTS[-1])
     Console().print(table)
-    summary = {
+    print(json.dumps(summary(parts)))
+
+
+def write_size(cfg: DictConfig, file: Path) -> None:
+    """The summary of a run's network as JSON; a network that cannot be measured does not stop the run."""
+    try:
+        parts = by_part(cfg)
+    except Exception as error:  # a network of the user's own may do what the meta device cannot
+        print(f"{file.name} is not written, the network cannot be measured: {' '.join(str(error).split())[:200]}")
+        return
+    write_text(file, json.dumps(summary(parts), indent=2) + "\n")
+
+
+def summary(parts: dict[str, Size]) -> dict[str, Any]:
+    total = whole(parts)
+    return {
         "parameters": total.parameters,
         "trainable": total.parameters,
         "macs_per_image": total.macs,
         "parts": {name: {"parameters": s.parameters, "macs_per_image": s.macs} for name, s in parts.items()},
     }
-    print(json.dumps(summary))
+
+
+def whole(parts: dict[str, Size]) -> Size:
+    return Size(sum(p.parameters for p in parts.values()), sum(p.macs for p in parts.values()))
 
 
 def by_part(cfg: DictConfig) -> dict[str, Size]:
-    """What each part adds, found by building the network without it."""
+    """What each part adds, found by building the network without it. The same network is not built twice."""
 
     def build(*, embedding: bool, **conditioning: list) -> Size:
         with torch.device("meta"):
@@ -62,9 +83,9 @@ def by_part(cfg: DictConfig) -> dict[str, Size]:
     full = instantiate(cfg.conditioning, _convert_="all")
     embedding = any(s.needs_emb for s in (*full.conv, *full.attn))
     base = build(embedding=False)
-    embedded = build(embedding=embedding)
-    conv = build(embedding=embedding, conv=full.conv)
-    both = build(embedding=embedding, conv=full.conv, attn=full.attn)
+    embedded = build(embedding=True) if embedding else base
+    conv = build(embedding=embedding, conv=full.conv) if full.conv else embedded
+    both = build(embedding=embedding, conv=full.conv, attn=full.attn) if full.attn else conv
     return dict(zip(PARTS, (base, embedded - base, conv - embedded, both - conv), strict=True))
 
 

@@ -3,6 +3,7 @@
 config.yaml      resolved                   checkpoints/   named by images seen
 overrides.txt    what was asked for         samples/       grids, and what task=sample writes
 versions.json    packages, git revision     metrics.csv, curves.png
+status.json      see status.py              model.json     parameters and multiply-adds by part
 """
 
 import fcntl
@@ -36,12 +37,16 @@ PACKAGES = ("lorafusion", "torch", "lightning", "hydra-core", "omegaconf", "torc
 def create(cfg: DictConfig) -> tuple[Path, TextIO | nullcontext]:
     """Make the folder, say in it what runs, and lock it until the returned file is closed or the process ends.
 
-    Only the first process of a distributed run does. Raises UserError if another run is alive in the folder.
+    Only the first process of a distributed run does. Raises UserError, and changes nothing, if another run is alive in
+    the folder, or has left checkpoints there and ``cfg.resume`` does not go on from them.
     """
     folder = Path(cfg.paths.run_dir).absolute()
     if rank() > 0:
         return folder, nullcontext()
     lock = locked(folder, "paths.run_dir")
+    if cfg.get("resume") is None and checkpoint.list_checkpoints(folder / "checkpoints"):
+        lock.close()
+        raise UserError(f"{folder} already holds a run: resume=auto continues it, or choose another paths.run_dir")
     write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     write_text(folder / "overrides.txt", "\n".join(HydraConfig.get().overrides.task) + "\n")
     write_text(folder / "versions.json", json.dumps(versions(), indent=2) + "\n")

@@ -4,6 +4,7 @@ import logging
 import math
 import sys
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import cast
 
@@ -18,7 +19,8 @@ from lorafusion.callbacks import callbacks_of
 from lorafusion.callbacks.checkpoint import Checkpoint, WholeFileIO
 from lorafusion.denoisers.base import Denoiser
 from lorafusion.errors import UserError
-from lorafusion.tasks import run_folder, weights
+from lorafusion.tasks import profile, run_folder, weights
+from lorafusion.tasks.status import Status
 
 
 def train(cfg: DictConfig) -> None:
@@ -27,8 +29,10 @@ def train(cfg: DictConfig) -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # between Lightning and torch
     warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before the epoch.*")  # no epochs
     folder, lock = run_folder.create(cfg)
-    with lock:
+    with lock, ExitStack() as stack:
         resume = _resume(cfg.resume, folder)
+        status = Status(folder, cfg.images, goes_on=resume is not None, write=run_folder.rank() == 0)
+        stack.enter_context(status)
         if cfg.get("pretrained") and not (cfg.init_from or resume):
             raise UserError(
                 f"{cfg.name} starts from a pretrained base: say which by init_from=..., or pretrained=false"
@@ -38,10 +42,13 @@ def train(cfg: DictConfig) -> None:
         if cfg.init_from is not None:
             goes_on = f"not read, the run goes on from {resume}"
             print(f"init_from: {goes_on if resume else _start_from(denoiser, cfg.init_from)}")
+        if status.write:
+            profile.write_size(cfg, folder / "model.json")
         if cfg.compile:
             denoiser.compile_net()
         data = instantiate(cfg.data, _convert_="all")
         trainer = build_trainer(cfg)
+        trainer.callbacks.append(status)  # pyright: ignore[reportAttributeAccessIssue]
         settings = OmegaConf.to_container(cfg, resolve=True)
         for logger in trainer.loggers:
             logger.log_hyperparams(cast(dict, settings))
@@ -89,10 +96,8 @@ def _start_from(denoiser: Denoiser, file: str) -> str:
 
 
 def _resume(resume: str | None, folder: Path) -> Path | None:
-    """Raises UserError where a new run would write over an old one."""
+    """The checkpoint to go on from. Raises UserError where the one that was named is damaged, or not there."""
     if resume is None:
-        if checkpoint.list_checkpoints(folder / "checkpoints"):
-            raise UserError(f"{folder} already holds a run: resume=auto continues it, or choose another paths.run_dir")
         return None
     if resume == "auto":
         newest = checkpoint.newest(folder / "checkpoints")

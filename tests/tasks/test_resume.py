@@ -102,7 +102,7 @@ def test_a_folder_where_a_run_has_been_or_is_alive_is_refused(tmp_path):
     before = newest(tmp_path / "a")
     with pytest.raises(UserError, match="resume=auto continues it"):
         run(overrides)
-    _, lock = run_folder.create(composed(*overrides))
+    _, lock = run_folder.create(composed(*overrides, "resume=auto"))
     with lock:
         assert finish((*overrides, "resume=auto")) == 1  # another process is running
     assert finish((*overrides, "resume=auto")) == 0  # a dead one's lock does not hold
