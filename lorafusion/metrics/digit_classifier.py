@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lorafusion.errors import UserError
+
 BATCH = 256  # the one batch size the network is asked with: results must not depend on how many images come together
 Progress = Callable[[int, int], None]  # (done, total)
 
@@ -174,6 +176,31 @@ def cached(
         net = train(images, labels, seed=seed, progress=progress)
         _save(net, path)
     return net
+
+
+def trusted(
+    train_split: tuple[np.ndarray, np.ndarray],
+    test_split: tuple[np.ndarray, np.ndarray],
+    folder: Path,
+    min_accuracy: float,
+    progress: Progress | None = None,
+) -> tuple[DigitClassifier, float]:
+    """``cached`` for the training digits, and its accuracy on the test digits.
+
+    Raises UserError where they are not the ten labelled digits, or the accuracy is below ``min_accuracy``.
+    """
+    for _, labels in (train_split, test_split):
+        if len(labels) < 2 or labels.min() < 0 or labels.max() > 9:
+            raise UserError("the digit classifier judges digits: it needs data with labels 0 .. 9, like data=mnist")
+    net = cached(*train_split, folder, progress=progress)
+    images, labels = test_split
+    accuracy = float((net.probabilities(images).argmax(dim=1).numpy() == labels).mean())
+    if accuracy < min_accuracy:
+        raise UserError(
+            f"the digit classifier reads only {accuracy:.1%} of {len(images):,} held-out digits: "
+            f"below {min_accuracy:.1%} (min_accuracy) it is no judge"
+        )
+    return net, accuracy
 
 
 def _save(net: DigitClassifier, path: Path) -> None:

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from lorafusion.errors import UserError
 from lorafusion.metrics import digit_classifier
-from lorafusion.metrics.digit_classifier import DigitClassifier, Progress, fingerprint
+from lorafusion.metrics.digit_classifier import Progress, fingerprint
 from lorafusion.metrics.frechet import frechet_distance
 from lorafusion.metrics.moments import Moments
 
@@ -55,16 +54,9 @@ class Digits:
 
         Raises UserError where they are not the ten labelled digits, or its accuracy on the test digits is too low.
         """
-        for split in (labels, test_labels):
-            if len(split) < 2 or split.min() < 0 or split.max() > 9:
-                raise UserError("metric=digits judges digits: it needs data whose labels are 0 .. 9, like data=mnist")
-        self.net: DigitClassifier = digit_classifier.cached(images, labels, self.cache_dir, progress=progress)
-        self.accuracy = _agreement(self.net.probabilities(test_images), test_labels) or 0.0
-        if self.accuracy < self.min_accuracy:
-            raise UserError(
-                f"the digit classifier reads only {self.accuracy:.1%} of {len(test_images):,} held-out digits: "
-                f"below {self.min_accuracy:.1%} (metric.min_accuracy) it is no judge"
-            )
+        self.net, self.accuracy = digit_classifier.trusted(
+            (images, labels), (test_images, test_labels), self.cache_dir, self.min_accuracy, progress
+        )
         self.reference = Moments(self.net.width).add(self.net.features(images))
         self.reference_fingerprint = fingerprint(images, labels)
 

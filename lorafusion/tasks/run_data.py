@@ -11,7 +11,7 @@ from lorafusion.tasks.run_folder import check_known
 
 def data_of(file: Path, cfg: DictConfig) -> DictConfig:
     """The dataset of the run in whose folder ``file`` lies; outside of any the one of the command line."""
-    for folder in list(file.parents)[:3]:  # <run>/samples/<checkpoint>/samples.npz
+    for folder in [file, *file.parents][:4]:  # the run itself .. <run>/samples/<checkpoint>/samples.npz
         if (saved := folder / "config.yaml").is_file():
             run = OmegaConf.load(saved)
             if "data" in run:
