@@ -27,7 +27,7 @@ CHAINS = (
     ("sites", "backbones"),
     ("processes", "samplers", "denoisers", "callbacks", "tasks"),
 )
-LEAVES_FOR_ALL = {"files", "errors", "draws", "progress", "direction"}  # import nothing of the package
+LEAVES_FOR_ALL = {"files", "errors", "draws", "progress", "direction", "versions"}  # import nothing of the package
 LEAVES = {"ema", "metrics", "data", "convert", "report", "checkpoint", "pictures", "logger", "cli"}
 UPPER = {"denoisers", "callbacks", "tasks"}  # where everything else meets
 

@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from lorafusion.metrics.moments import Moments
-from lorafusion.progress import Report
+from lorafusion.progress import Report, bar
 
 
 class Extracted(NamedTuple):
@@ -90,6 +90,16 @@ def look(
     for value in kept.values():
         _sum_over_ranks(value, device)
     return Seen(n, moments.all_reduce() if "moments" in takes else None, kept.get("features"), kept.get("logits"))
+
+
+def look_with_bar(
+    extractor: Extractor, images: np.ndarray, takes: Collection[str], device: torch.device, name: str
+) -> Seen:
+    """``look``, with the progress of the first process on show. name: of the images."""
+    if _ranks()[0] > 0:
+        return look(extractor, images, takes, device)
+    with bar(f"features of {name}", unit="blocks") as report:
+        return look(extractor, images, takes, device, report)
 
 
 def check_images(images: np.ndarray) -> None:

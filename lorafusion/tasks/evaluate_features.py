@@ -19,13 +19,13 @@ from rich.table import Table
 
 from lorafusion.data.module import ImageData
 from lorafusion.errors import UserError
-from lorafusion.metrics import statistics
-from lorafusion.metrics.features import Seen, look
-from lorafusion.metrics.statistics import About, Statistics
-from lorafusion.progress import bar
+from lorafusion.metrics import reference
+from lorafusion.metrics.features import Seen, look_with_bar
+from lorafusion.metrics.metrics_file import record
+from lorafusion.metrics.reference import Origin, Real
+from lorafusion.metrics.statistics import Statistics
 from lorafusion.tasks import run_folder
 from lorafusion.tasks.evaluate_samples import Samples, check_fit, noise_like
-from lorafusion.tasks.metrics_file import record
 from lorafusion.tasks.run_data import choose, data_of
 from lorafusion.tasks.sample_files import record_of
 from lorafusion.tasks.sample_sets import read_set
@@ -106,72 +106,20 @@ class Judgement:
             text += "\nThese are not the weights of published FIDs: compare with no published number."
         return text
 
-    def _reference(self) -> tuple[Statistics | Seen | None, dict[str, Any]]:
+    def _reference(self) -> tuple[Statistics | Seen | None, Origin]:
         """And where it comes from, for the record."""
         if not self.metric.reference:
             return None, {}
         if file := self.cfg.get("reference"):
             path = Path(file).expanduser().absolute()
-            found = statistics.read(path)
-            found.check(self._about(), path)
-            return found, {"file": path.name, "dataset": found.about.dataset, **_origin(found.about)}
+            return reference.from_file(self.extractor, path, self.sets[0].images.shape)
         assert self.data is not None
         split = self.data.split(self.cfg.split)
-        about = self._about(
-            n=len(split.images), dataset=f"{self.data.name} {self.cfg.split}", dataset_hash=split.meta["sha256"]
-        )
-        origin = {"file": None, "dataset": about.dataset, **_origin(about)}
-        if self.metric.reference == "features":
-            return self._look(split.images, {"features"}, "reference"), origin
-        name = f"{split.folder.name}-{self.extractor.name}-{self.extractor.weights_sha256[:8]}-{self.extractor.block}"
-        path = self.data.cache_dir.expanduser() / "statistics" / f"{name}.npz"
-        return self._kept(path, split.images, about), {**origin, "file": path.name}
-
-    def _kept(self, path: Path, images: np.ndarray, about: About) -> Statistics:
-        """Statistics that an earlier evaluation left, else made now."""
-        found = _read(path, about)
-        if _all(found is not None, self.device):
-            assert found is not None
-            return found
-        moments = self._look(images, {"moments"}, "reference").moments
-        assert moments is not None
-        made = Statistics(moments.mean, moments.covariance, about)
-        if not dist.is_initialized() or dist.get_rank() == 0:
-            made.write(path)
-        return made
-
-    def _about(self, **more: Any) -> About:
-        side, channels = self.sets[0].images.shape[-1], self.sets[0].images.shape[1]
-        e = self.extractor
-        known = {"extractor": e.name, "weights_sha256": e.weights_sha256, "resize": e.resize}
-        return About(resolution=side, channels=channels, **known, **more)
+        real = Real(split.images, f"{self.data.name} {self.cfg.split}", split.meta["sha256"], split.folder)
+        return reference.from_images(self.extractor, real, self.metric.reference, self.device)
 
     def _look(self, images: np.ndarray, takes: set[str], name: str) -> Seen:
-        with bar(f"features of {name}", unit="blocks") as report:
-            return look(self.extractor, images, takes, self.device, report)
-
-
-def _read(path: Path, about: About) -> Statistics | None:
-    """None where there are none, or damaged ones, or others."""
-    try:
-        found = statistics.read(path)
-        found.check(about, path)
-    except UserError:
-        return None
-    return found
-
-
-def _all(true: bool, device: torch.device) -> bool:
-    """Whether it is true on all processes, which have to go the same way."""
-    if not dist.is_initialized():
-        return true
-    flag = torch.tensor(int(true), device=device)
-    dist.all_reduce(flag, dist.ReduceOp.MIN)
-    return bool(flag)
-
-
-def _origin(about: About) -> dict[str, Any]:
-    return {"n": about.n, "sha256": about.dataset_hash, "resolution": about.resolution}
+        return look_with_bar(self.extractor, images, takes, self.device, name)
 
 
 def check_alike(sets: list[Samples]) -> None:

@@ -20,12 +20,12 @@ from lorafusion.draws import Draws
 from lorafusion.errors import UserError
 from lorafusion.files import replacing
 from lorafusion.metrics.bpd import BitsPerDim, Measured
+from lorafusion.metrics.metrics_file import record
 from lorafusion.processes.bound import Bound
 from lorafusion.processes.ddpm import DDPM
 from lorafusion.progress import bar
 from lorafusion.samplers import Progress
 from lorafusion.tasks import run_folder
-from lorafusion.tasks.metrics_file import record
 from lorafusion.tasks.run_data import choose, data_of
 
 _BOUND = 4 << 40  # keeps these draws apart from those of training, validation and sampling

@@ -16,8 +16,8 @@ from rich.table import Table
 from lorafusion.data.module import ImageData
 from lorafusion.errors import UserError
 from lorafusion.metrics.digits import Digits, Measured
+from lorafusion.metrics.metrics_file import record
 from lorafusion.progress import bar
-from lorafusion.tasks.metrics_file import record
 from lorafusion.tasks.run_data import choose, data_of
 
 SAMPLES = "samples.npz"

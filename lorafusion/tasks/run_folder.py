@@ -9,12 +9,9 @@ status.json      see status.py              model.json     parameters and multip
 import fcntl
 import json
 import os
-import platform
-import subprocess
 from collections.abc import Iterator
 from contextlib import nullcontext
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -29,9 +26,9 @@ from lorafusion.denoisers.base import Denoiser
 from lorafusion.errors import UserError
 from lorafusion.files import write_text
 from lorafusion.tasks import weights
+from lorafusion.versions import versions
 
 TRUST = "LORAFUSION_TRUST"  # environment: packages of the user's own that a saved config may name, with commas
-PACKAGES = ("lorafusion", "torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
 
 
 def create(cfg: DictConfig) -> tuple[Path, TextIO | nullcontext]:
@@ -77,20 +74,6 @@ def place() -> tuple[int, int]:
 def rank() -> int:
     """Of this process in a distributed run, before it is set up: torchrun, SLURM and Lightning say it so."""
     return next((int(os.environ[k]) for k in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if k in os.environ), 0)
-
-
-def versions() -> dict[str, str | None]:
-    return {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}, "git": git_revision()}
-
-
-def git_revision() -> str | None:
-    """Of the source that runs, with '+' where it was changed since; None outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        ask = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"]
-        return subprocess.run(ask, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def find_checkpoint(ckpt: str) -> Path:

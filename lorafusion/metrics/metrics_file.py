@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafusion.files import write_text
-from lorafusion.tasks import run_folder
+from lorafusion.versions import versions
 
 NAME = "metrics.json"
 
@@ -20,5 +20,5 @@ def record(folder: Path, metric: str, entry: dict[str, Any], subject: str) -> No
         kept = {name: e for name, e in entries.items() if e[subject] == entry[subject]}
     except (OSError, ValueError, AttributeError, KeyError, TypeError):  # none yet, or not ours
         kept = {}
-    content = {**kept, metric: {**entry, "versions": run_folder.versions()}}
+    content = {**kept, metric: {**entry, "versions": versions()}}
     write_text(folder / NAME, json.dumps(content, indent=2) + "\n")
