@@ -26,6 +26,7 @@ NEEDS = {
     "sample": ["ckpt=."],
     "evaluate": ["samples=."],
     "convert": ["file=."],
+    "report": ["runs=."],
     "module": ["metric.extractor.module=mine.Net"],
 }
 TARGETS = sorted(

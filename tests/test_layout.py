@@ -93,12 +93,24 @@ def test_importing_the_package_imports_no_torch():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+def packages(file: Path) -> set[str]:
+    """The top-level names that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(tree(file)):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        found |= {name.split(".")[0] for name in names}
+    return found
+
+
 def test_the_command_line_imports_no_torch():
     for file in [*(PACKAGE / "cli").rglob("*.py"), PACKAGE / "__init__.py", PACKAGE / "errors.py", ROOT / "run.py"]:
-        for node in ast.walk(tree(file)):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not {n.split(".")[0] for n in names} & {"torch", "lightning", "torchvision", "numpy", "rich"}, file
+        assert not packages(file) & {"torch", "lightning", "torchvision", "numpy", "rich"}, file
+
+
+def test_the_report_imports_no_torch():
+    for file in [*(PACKAGE / "report").rglob("*.py"), PACKAGE / "tasks" / "report.py"]:
+        assert not packages(file) & {"torch", "lightning", "torchvision", "numpy", "matplotlib"}, file
 
 
 @pytest.mark.parametrize("file", EVERYWHERE, ids=ids(EVERYWHERE))
