@@ -27,6 +27,7 @@ NEEDS = {
     "evaluate": ["samples=."],
     "convert": ["file=."],
     "report": ["runs=."],
+    "analyze": ["ckpt=."],
     "module": ["metric.extractor.module=mine.Net"],
 }
 TARGETS = sorted(
@@ -43,6 +44,7 @@ ROWS = [
         ["task=evaluate", "samples=.", "metric=precision_recall", f"metric/extractor={name}", *NEEDS.get(name, [])]
         for name in REGISTRY.groups["metric/extractor"]
     ),
+    *(["task=analyze", "ckpt=.", f"analysis={name}"] for name in REGISTRY.groups["analysis"]),
     *([f"experiment={experiment}"] for experiment in EXPERIMENTS),
     *(
         [f"{group}={option}" for group, option in zip(ALONGSIDE, row, strict=True) if option]

@@ -25,11 +25,12 @@ EVERYWHERE = [
 CHAINS = (
     ("sites", "lora", "conditioning", "dropin"),
     ("sites", "backbones"),
+    ("processes", "samplers", "denoisers", "analysis", "tasks"),
     ("processes", "samplers", "denoisers", "callbacks", "tasks"),
 )
 LEAVES_FOR_ALL = {"files", "errors", "draws", "progress", "direction", "versions"}  # import nothing of the package
 LEAVES = {"ema", "metrics", "data", "convert", "report", "checkpoint", "pictures", "logger", "cli"}
-UPPER = {"denoisers", "callbacks", "tasks"}  # where everything else meets
+UPPER = {"denoisers", "analysis", "callbacks", "tasks"}  # where everything else meets
 
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "model", "models"}
 

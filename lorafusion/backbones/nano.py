@@ -28,6 +28,7 @@ class NanoUNet(Network):
     num_steps:         T of a discrete process; None = continuous.
     num_classes:       K; None = unconditional.
     noise_scale:       multiplies the noise level before its embedding (see Sinusoidal).
+    class_embedding:   the shared embedding reads the class; False leaves it to the strategies that read it themselves.
     """
 
     emb_width = 100
@@ -41,12 +42,14 @@ class NanoUNet(Network):
         num_steps: int | None = None,
         num_classes: int | None = None,
         noise_scale: float = 1.0,
+        class_embedding: bool = True,
     ):
         super().__init__()
         if resolution < 8 or resolution % 8:
             raise ValueError(f"nano halves its image three times: resolution must be a multiple of 8, got {resolution}")
         self.resolution, self.channels = resolution, channels
         self.num_steps, self.num_classes, self.noise_scale = num_steps, num_classes, noise_scale
+        self.embedded_classes = num_classes if class_embedding else None
         self.noise_embed: Sinusoidal | None = None
         self.class_embed: nn.Linear | None = None
         w0, w1, w2 = widths
@@ -88,8 +91,8 @@ class NanoUNet(Network):
     def add_embedding(self) -> None:
         if self.noise_embed is None:
             self.noise_embed = Sinusoidal(self.emb_width, scale=self.noise_scale)
-            if self.num_classes is not None:
-                self.class_embed = nn.Linear(self.num_classes, self.emb_width, bias=False)
+            if self.embedded_classes is not None:
+                self.class_embed = nn.Linear(self.embedded_classes, self.emb_width, bias=False)
 
     def embed(self, noise: Tensor, label: Tensor | None) -> Float[Tensor, "B E"] | None:
         if self.noise_embed is None:

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import cast
 
-import torch
 from hydra.utils import instantiate
 from lightning import Trainer
 from lightning.pytorch.callbacks import ProgressBar
@@ -17,9 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from lorafusion import checkpoint
 from lorafusion.callbacks import callbacks_of
 from lorafusion.callbacks.checkpoint import Checkpoint, WholeFileIO
-from lorafusion.denoisers.base import Denoiser
 from lorafusion.errors import UserError
-from lorafusion.tasks import profile, run_folder, weights
+from lorafusion.tasks import initial, profile, run_folder
 from lorafusion.tasks.status import Status
 
 
@@ -37,11 +35,10 @@ def train(cfg: DictConfig) -> None:
             raise UserError(
                 f"{cfg.name} starts from a pretrained base: say which by init_from=..., or pretrained=false"
             )
-        torch.manual_seed(cfg.seed)  # initial weights
-        denoiser = instantiate(cfg.denoiser, _convert_="all")
+        denoiser = initial.build(cfg)
         if cfg.init_from is not None:
             goes_on = f"not read, the run goes on from {resume}"
-            print(f"init_from: {goes_on if resume else _start_from(denoiser, cfg.init_from)}")
+            print(f"init_from: {goes_on if resume else initial.start_from(denoiser, cfg.init_from)}")
         if status.write:
             profile.write_size(cfg, folder / "model.json")
         if cfg.compile:
@@ -89,10 +86,6 @@ def build_trainer(cfg: DictConfig) -> Trainer:
 def _chosen(nodes: DictConfig | None) -> list:
     """What was chosen; an experiment may also hold settings for what was not."""
     return [instantiate(node, _convert_="all") for node in (nodes or {}).values() if "_target_" in node]
-
-
-def _start_from(denoiser: Denoiser, file: str) -> str:
-    return weights.start_from(denoiser.net, run_folder.find_checkpoint(file))
 
 
 def _resume(resume: str | None, folder: Path) -> Path | None:

@@ -101,6 +101,14 @@ def test_classes_are_embedded_linearly():
     assert not torch.allclose(net(x, noise, label=label), net(x, noise, label=-label))
 
 
+def test_classes_may_be_left_to_the_strategies():
+    net = Conditioning(conv=[Shift()]).attach(NanoUNet(8, num_classes=5, class_embedding=False))
+    assert net.class_embed is None
+    x, noise = torch.randn(1, 1, 8, 8), torch.zeros(1)
+    assert torch.equal(net(x, noise, label=torch.eye(5)[:1]), net(x, noise, label=torch.eye(5)[1:2]))
+    assert {site.num_classes for site in net.sites()} == {5}
+
+
 def test_classes_need_a_label():
     net = Conditioning(conv=[Shift()]).attach(NanoUNet(8, num_classes=5))
     with pytest.raises(ValueError, match=r"^nano: this network was built for 5 classes and got no label$"):

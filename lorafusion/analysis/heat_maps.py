@@ -1,0 +1,94 @@
+"""Matrices of many layers as one picture, on one colour scale, and their curves."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from lorafusion.analysis.axis import Axis
+
+DPI = 110
+_COLUMNS = 8  # maps side by side
+_GREY = "0.8"  # of what is not known
+
+
+def squares(rows: Mapping[str, Mapping[str, Float[np.ndarray, "N N"]]], axis: Axis, says: str) -> Any:
+    """One map a layer, both of its axes ``axis``; the maps of ``rows`` under each other, and a bar of the colours.
+
+    rows:  what is written beside a row -> layer -> matrix; every row has the same layers.
+    """
+    from matplotlib.figure import Figure  # slow to import, and only needed here
+
+    layers = [*next(iter(rows.values()))]
+    columns = min(len(layers), _COLUMNS)
+    blocks = -(-len(layers) // columns)
+    width, height = 1.25 * columns + 1.5, blocks * (1.22 * len(rows) + 0.32) + 0.55
+    figure = Figure(figsize=(max(width, 4.5), height), dpi=DPI, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0.02, hspace=0.02)  # pyright: ignore
+    axes = figure.subplots(blocks * len(rows), columns, sharex=True, sharey=True, squeeze=False)
+    low, high = _scale([m for of_layer in rows.values() for m in of_layer.values()])
+    drawn: Any = None
+    for place in axes.flat:
+        place.set_axis_off()
+    for k, layer in enumerate(layers):
+        for r, (row, of_layer) in enumerate(rows.items()):
+            place = axes[k // columns * len(rows) + r, k % columns]
+            place.set_axis_on()
+            drawn = _map(place, of_layer[layer], axis, low, high)
+            if r == 0:
+                place.set_title(layer, fontsize=7.5, pad=3)
+            if k % columns == 0:
+                place.set_ylabel(row, fontsize=8, fontweight="bold")
+            last = r == len(rows) - 1 and k + columns >= len(layers)
+            place.tick_params(labelbottom=last, labelleft=k % columns == 0)
+    figure.supxlabel(axis.label, fontsize=8)
+    figure.supylabel(axis.label, fontsize=8)
+    bar = figure.colorbar(drawn, ax=axes, fraction=0.03, pad=0.01, aspect=30)
+    bar.set_label(says, fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    return figure
+
+
+def curves(x: Float[np.ndarray, "N"], lines: Mapping[str, Mapping[str, np.ndarray]], says_x: str, says_y: str) -> Any:
+    """stage -> layer -> (N,): a thin line a layer, a thick one for their mean."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3.4), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    for (stage, of_layer), colour in zip(lines.items(), ("0.45", "tab:blue")[-len(lines) :], strict=True):
+        for y in of_layer.values():
+            axes.plot(x, y, color=colour, alpha=0.25, linewidth=0.7)
+        axes.plot(x, np.nanmean([*of_layer.values()], axis=0), color=colour, linewidth=2, label=stage)
+    axes.set(xlabel=says_x, ylabel=says_y)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _map(place: Any, matrix: Float[np.ndarray, "N N"], axis: Axis, low: float, high: float) -> Any:
+    drawn = place.imshow(
+        matrix,
+        cmap=_colours(low),
+        vmin=low,
+        vmax=high,
+        origin="lower",
+        extent=(*axis.edges, *axis.edges),
+        aspect="equal",
+    )
+    place.set_xticks(*axis.ticks)
+    place.set_yticks(*axis.ticks)
+    place.tick_params(labelsize=6.5, length=2, pad=1.5)
+    return drawn
+
+
+def _scale(matrices: list[np.ndarray]) -> tuple[float, float]:
+    """-1 .. 1 where anything is clearly negative, else 0 .. 1."""
+    lowest = min((float(np.nanmin(m)) for m in matrices if not np.isnan(m).all()), default=0.0)
+    return (-1.0 if lowest < -0.05 else 0.0), 1.0
+
+
+def _colours(low: float) -> Any:
+    from matplotlib import colormaps
+
+    return colormaps["RdBu_r" if low < 0 else "viridis"].with_extremes(bad=_GREY)

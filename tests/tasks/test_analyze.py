@@ -1,0 +1,105 @@
+"""task=analyze: what it takes from a run, writes and refuses."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lorafusion import checkpoint
+from lorafusion.errors import UserError
+from lorafusion.tasks import initial, run_folder
+from lorafusion.tasks.analyze import analyze
+from tests.tasks.runs import composed, finish, tiny
+
+TIMES = (
+    "process=ddpm",
+    "process.num_steps=40",
+    "conditioning/attn=[time_lora]",
+    "seed=5",
+    "backbone.attn_resolutions=[2]",
+)
+
+
+def settings_of(folder):
+    return [o for o in tiny(folder) if not o.startswith("conditioning.attn.uc_lora")]
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    """Two steps at a learning rate of 0: its checkpoint is its init."""
+    folder = tmp_path_factory.mktemp("analyze") / "run"
+    more = ("images=32", "denoiser.optimizer.lr=0", "callbacks.checkpoint.every_images=32")
+    assert finish((*settings_of(folder), *TIMES, *more)) == 0
+    return folder
+
+
+def run(ckpt, *overrides: str, name="omega_similarity"):
+    analyze(composed("task=analyze", f"analysis={name}", f"ckpt={ckpt}", "device=cpu", *overrides))
+
+
+def test_the_init_is_rebuilt_to_the_bit(untrained):
+    path = run_folder.find_checkpoint(str(untrained))
+    before = torch.random.get_rng_state()
+    denoiser, unknown = initial.rebuilt(path, run_folder.saved_config(path))
+    assert unknown == ""
+    assert torch.equal(torch.random.get_rng_state(), before)
+    saved = checkpoint.load(path)["state_dict"]
+    assert {*saved} == {*denoiser.state_dict()}
+    assert all(torch.equal(value, saved[name]) for name, value in denoiser.state_dict().items())
+
+
+def test_files_of_omega_similarity(untrained, capsys):
+    run(untrained, "analysis.points=10", "ema=false")
+    out = untrained / "analysis" / "omega_similarity" / "000000000032"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == str(out)
+    assert "raw weights (32 images seen)" in lines[0]
+    names = ["analysis.json", "by_distance.csv", "by_distance.png", "levels.png", "omega_similarity.npz"]
+    assert sorted(p.name for p in out.iterdir() if p.name != ".lock") == names
+    with np.load(out / "omega_similarity.npz") as file:
+        arrays = dict(file)
+    assert np.array_equal(arrays["levels_init"], arrays["levels_trained"])  # nothing was learned
+    assert arrays["levels_init"].shape == (4, 10, 10)
+    with (out / "by_distance.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [*rows[0]] == ["layer", "distance", "init", "trained"]
+    assert float(rows[1]["init"]) == pytest.approx(np.diagonal(arrays["levels_init"][0], 1).mean(), abs=1e-6)
+    record = json.loads((out / "analysis.json").read_text())
+    path = untrained / "checkpoints" / "000000000032.ckpt"
+    assert record["checkpoints"][0]["file"] == path.name
+    assert len(record["checkpoints"][0]["sha256"]) == 64
+    assert record["settings"] == {"points": 10, "label": None}
+    assert "torch" in record["versions"]
+    for picture in out.glob("*.png"):
+        with Image.open(picture) as image:
+            assert min(image.size) > 200
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    run(untrained, "analysis.points=10", "ema=false")
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before  # to the byte
+
+
+def test_an_init_that_is_not_known_is_said(untrained, tmp_path, capsys):
+    path = run_folder.find_checkpoint(str(untrained))
+    cfg = run_folder.saved_config(path)
+    cfg.init_from = str(tmp_path / "gone.ckpt")
+    found, unknown = initial.rebuilt(path, cfg)
+    assert found is None
+    assert "how this run's training began is not known any more: init_from: " in unknown
+    cfg.init_from = str(path)  # itself: its base weights, with the rest as the seed has it
+    found, unknown = initial.rebuilt(path, cfg)
+    assert (found is not None, unknown) == (True, "")
+    assert initial.rebuilt(tmp_path / "net.safetensors", cfg)[0] is None
+
+
+def test_mistakes(untrained, tmp_path):
+    with pytest.raises(UserError, match="has no checkpoint"):
+        run(tmp_path)
+    with pytest.raises(UserError, match=r"gone\.ckpt is missing|gone\.ckpt does not exist|stands in no run's folder"):
+        run(tmp_path / "gone.ckpt")
+    with pytest.raises(UserError, match="looks at one run at a time; 2 were given"):
+        run(f"[{untrained},{untrained}]")
+    with pytest.raises(UserError, match=r"ckpt=\[\]"):
+        run("[]")
