@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
-from lorafusion.report import read
+from lorafusion.report import offline_wandb, read
 from lorafusion.report.measured import Value, measured
 from lorafusion.report.read import Column, Damaged
 from lorafusion.report.settings import at, essence
@@ -86,13 +86,15 @@ class Run:
 
 def load(folder: Path, name: str) -> Run:
     run = Run(folder, name)
+    _try(run, "metrics.csv", lambda file: _history(run, file))
+    if not (folder / "metrics.csv").exists():
+        _try(run, "wandb", lambda file: _offline(run, file.parent))
     _try(run, "config.yaml", lambda file: _config(run, file))
     status = _try(run, "status.json", read.json_object) or {}
     size = _try(run, "model.json", read.json_object) or {}
     run.versions = _try(run, "versions.json", read.json_object) or {}
     run.overrides = (_try(run, "overrides.txt", read.text) or "").split("\n")
     run.overrides = [line for line in run.overrides if line.strip()]
-    _try(run, "metrics.csv", lambda file: _history(run, file))
     run.values, problems = measured(folder)
     run.problems += problems
     run.grids = _grids(folder / "samples")
@@ -115,6 +117,8 @@ def _try(run: Run, file: str, reader: Callable[[Path], T]) -> T | None:
 
 def _config(run: Run, file: Path) -> None:
     run.text = read.text(file) or ""
+    if not run.text and run.config:
+        return  # W&B's serves
     if not run.text:
         raise Damaged("is missing" if not file.is_file() else "is empty")
     run.config = read.yaml_object(run.text)
@@ -125,6 +129,10 @@ def _history(run: Run, file: Path) -> None:
     run.problems += [f"metrics.csv {said}" for said in left_out[:3]]
     if len(left_out) > 3:
         run.problems.append(f"metrics.csv and {len(left_out) - 3} more lines")
+
+
+def _offline(run: Run, folder: Path) -> None:
+    run.history, run.config = offline_wandb.read(folder)
 
 
 def _grids(folder: Path) -> dict[int, Path]:
