@@ -52,6 +52,7 @@ def columns(groups: Sequence[Group]) -> list[Column]:
         Column("name", "run", lambda run: run.title, "word", always=False),
         Column("conv", "conv", lambda run: run.conditioning("conv"), "word"),
         Column("attn", "attention", lambda run: run.conditioning("attn"), "word"),
+        Column("state", "state", lambda run: run.state.name, "word"),
         Column("data", "data", lambda run: run.data, "word", always=False),
         Column("process", "process", lambda run: run.process, "word", always=False),
         *_settings(groups),
@@ -63,7 +64,6 @@ def columns(groups: Sequence[Group]) -> list[Column]:
         Column("images_per_s", "images/s", lambda run: run.images_per_s, "whole", hint="while training"),
         Column("memory_mib", "memory, MiB", lambda run: last(run, "memory_mib"), "whole", hint="while training"),
         Column("seconds", "time", lambda run: run.state.seconds, "duration", hint="from start to end"),
-        Column("state", "state", lambda run: run.state.name, "word"),
     ]
 
 
@@ -116,7 +116,7 @@ def _settings(groups: Sequence[Group]) -> list[Column]:
         and not difference.path.endswith("_target_")
         and not any(isinstance(v, dict) for v in difference.values)
         and MISSING not in difference.values
-        and not difference.path.startswith(("data.", "process."))
+        and not difference.path.startswith(("data.", "process.", "images"))
     ]
     if len(found) > SETTINGS:
         return []

@@ -17,6 +17,7 @@ from lorafusion.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis,
 from lorafusion.report.table import cohorts
 
 BINS = 50  # of a curve that has more points than that
+CROWDED = 0.4  # share of a picture's height
 SETTLED = 0.2  # share of the images after which all of a curve is shown; before it may leave the top
 
 
@@ -49,7 +50,10 @@ def curves(groups: Sequence[Group]) -> list[Picture]:
         for where, members in several.items():
             lines = [line for group in members if (line := _curve(name, groups.index(group), group))]
             if max((len(line.points) for line in lines), default=0) > 1:
-                found.append(draw(f"{title(name)}: {where}" if len(several) > 1 else title(name), lines))
+                said = f"{title(name)}: {where}" if len(several) > 1 else title(name)
+                found.append(draw(said, lines))
+                if crowded(lines):
+                    found.append(draw(f"{said}, second half", lines, since=0.5))
     return found
 
 
@@ -85,8 +89,17 @@ def finite(points: Column) -> Column:
     return [(x, y) for x, y in points if math.isfinite(y)]
 
 
-def draw(title: str, lines: Sequence[Curve]) -> Picture:
-    x, y, cut = axes(lines)
+def crowded(lines: Sequence[Curve]) -> bool:
+    """Whether the ends of the curves lie so near each other in the whole picture that it takes another to see them."""
+    ends = [line.points[-1][1].value for line in lines]
+    _, y, _ = axes(lines, 0.0)
+    inside = [sum(p >= 0.5 * axes(lines, 0.0)[0].high for p, _ in line.points) for line in lines]
+    return len(lines) > 1 and max(inside) > 2 and abs(y(max(ends)) - y(min(ends))) < CROWDED * abs(y.end - y.start)
+
+
+def draw(title: str, lines: Sequence[Curve], since: float = 0.0) -> Picture:
+    """since: share of the images where the picture begins."""
+    x, y, cut = axes(lines, since)
     clip = f"clip-{zlib.crc32(title.encode()):08x}"
     box = element("rect", x=LEFT, y=TOP, width=WIDTH - LEFT - RIGHT, height=HEIGHT - TOP - BOTTOM)
     parts = [element("clipPath", box, id=clip), frame(x, y, "images seen")]
@@ -95,19 +108,21 @@ def draw(title: str, lines: Sequence[Curve]) -> Picture:
         "x": [x.low, x.high, x.start, x.end],
         "lines": [[line.number, [[p, _round(m.value), _round(m.spread)] for p, m in line.points]] for line in lines],
     }
-    note = "Steeper at the start than is shown." if cut else ""
+    note = "Steeper at the start than is shown." if cut and not since else ""
     return Picture(title, picture(*parts, label=f"{title} over images seen", class_="chart"), json.dumps(data), note)
 
 
-def axes(lines: Sequence[Curve]) -> tuple[Axis, Axis, bool]:
+def axes(lines: Sequence[Curve], since: float) -> tuple[Axis, Axis, bool]:
     """And whether a curve leaves the top."""
     end = max(line.points[-1][0] for line in lines)
     start = min(line.points[0][0] for line in lines)
     every = [(p, m.value + sign * (m.spread or 0)) for line in lines for p, m in line.points for sign in (-1, 1)]
     positive = all(m.value > 0 for line in lines for _, m in line.points)
-    settled = [v for p, v in every if p >= SETTLED * end and (v > 0 or not positive)]
-    y = axis(settled, HEIGHT - BOTTOM, TOP)
-    x = Axis(0.0 if start < 0.3 * end else start, end if end > start else end + 1, LEFT, WIDTH - RIGHT)
+    settled = [v for p, v in every if p >= max(SETTLED, since) * end and (v > 0 or not positive)]
+    y = axis(settled, HEIGHT - BOTTOM, TOP, ratio=2.5)
+    x = Axis(
+        max(since * end, 0.0 if start < 0.3 * end else start), end if end > start else end + 1, LEFT, WIDTH - RIGHT
+    )
     return x, y, any(v > y.high for _, v in every)
 
 

@@ -97,7 +97,7 @@ def _labels(groups: Sequence[Group]) -> list[str]:
 
 def _order(group: Group) -> tuple:
     conv, attn = (group.first.conditioning(kind) for kind in ("conv", "attn"))
-    return group.first.data, conv != "none", conv, attn != "none", attn
+    return group.first.data == "?", group.first.data, conv != "none", conv, attn != "none", attn
 
 
 def _style(groups: Sequence[Group]) -> None:

@@ -50,7 +50,7 @@ def _messages(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """("history" or "config", key -> value) of a file, in order."""
     try:
         from google.protobuf.message import DecodeError
-        from wandb.proto.wandb_internal_pb2 import Record
+        from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore[reportAttributeAccessIssue]
     except ImportError:
         raise Damaged("needs the package wandb") from None
     try:

@@ -90,7 +90,7 @@
   // What a curve is at, where the pointer is.
   const tip = document.getElementById("tip");
   const labels = legend.map((button) => button.textContent.trim());
-  const number = (value) => value.toLocaleString("en", { maximumSignificantDigits: 4 });
+  const written = (value, places) => value.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places });
   function nearest(points, x) {
     return points.reduce((best, point) => (Math.abs(point[0] - x) < Math.abs(best[0] - x) ? point : best));
   }
@@ -115,17 +115,18 @@
       const rows = shown.map(([group, points]) => [group, nearest(points, at)]).filter(([, p]) => Math.abs(p[0] - at) < (high - low) * 0.02);
       rows.sort((a, b) => b[1][1] - a[1][1]);
       const place = start + ((at - low) / (high - low)) * (end - start);
-      for (const [name, value] of [["x1", place], ["x2", place], ["y1", 12], ["y2", 250]]) rule.setAttribute(name, value);
+      for (const [name, value] of [["x1", place], ["x2", place], ["y1", 12], ["y2", svg.viewBox.baseVal.height - 44]]) rule.setAttribute(name, value);
       svg.append(rule);
       const head = document.createElement("p");
       head.textContent = `${Math.round(at).toLocaleString("en")} images`;
       const list = document.createElement("table");
+      const places = Math.min(8, Math.max(0, 3 - Math.floor(Math.log10(Math.max(...rows.map(([, p]) => Math.abs(p[1])), 1e-6)))));
       for (const [group, point] of rows) {
         const row = list.insertRow();
         const name = row.insertCell();
         name.append(legend[group].querySelector("svg").cloneNode(true), labels[group]);
-        row.insertCell().textContent = number(point[1]);
-        row.insertCell().textContent = point[2] === null ? "" : `± ${number(point[2])}`;
+        row.insertCell().textContent = written(point[1], places);
+        row.insertCell().textContent = point[2] === null ? "" : `± ${written(point[2], places)}`;
       }
       tip.replaceChildren(head, list);
       tip.hidden = false;

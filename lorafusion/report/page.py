@@ -107,7 +107,7 @@ def _winners(column: Column, groups: Sequence[Group], table: Table) -> list[Winn
         means = {id(group): value.value for group in members if (value := mean_of(column, group))}
         known = [group for group in members if math.isfinite(means.get(id(group), math.nan))]
         known.sort(key=lambda group: means[id(group)], reverse=direction(column) is max)
-        if len(known) > 1:
+        if len({*means.values()}) > 1 and len(known) > 1:
             first, second = (cells[id(group)] for group in known[:2])
             title = f"{column.title}: {where}" if len(several) > 1 else column.title
             found.append(Winner(title, known[0], first.text, first.spread, f"{known[1].label} {second.text}"))

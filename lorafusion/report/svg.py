@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-WIDTH, HEIGHT = 440, 290
-LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 40  # margins around the plot
+WIDTH, HEIGHT = 520, 330
+LEFT, RIGHT, TOP, BOTTOM = 60, 16, 12, 44  # margins around the plot
 
 
 def element(name: str, *inside: str, **attributes: object) -> Markup:
@@ -93,7 +93,7 @@ def frame(x: Axis, y: Axis, across: str) -> Markup:
     for value in x.ticks(5):
         at = x(value)
         parts.append(element("line", class_="notch", x1=at, x2=at, y1=HEIGHT - BOTTOM, y2=HEIGHT - BOTTOM + 4))
-        parts.append(element("text", tick_text(value), class_="tick", x=at, y=HEIGHT - BOTTOM + 17))
+        parts.append(element("text", tick_text(value), class_="tick", x=at, y=HEIGHT - BOTTOM + 19))
     parts.append(element("line", class_="base", x1=LEFT, x2=WIDTH - RIGHT, y1=HEIGHT - BOTTOM, y2=HEIGHT - BOTTOM))
     parts.append(element("text", across, class_="across", x=WIDTH - RIGHT, y=HEIGHT - 6))
     return Markup("").join(parts)

@@ -57,8 +57,7 @@ def table(groups: Sequence[Group]) -> Table:
         else:
             shown.append(column)
     seeds = Column("seed", "seeds", lambda run: run.seed, "whole")
-    at = 1 + max(k for k, c in enumerate(shown) if c.key == "attn")
-    shown.insert(at, seeds)
+    shown.insert([column.key for column in shown].index("state"), seeds)
     rows = [Row(g, [], [Row(run, []) for run in g.runs]) for g in groups]
     for column in shown:
         _fill(column, groups, rows)
@@ -88,7 +87,7 @@ def _group_cell(column: Column, group: Group, write: Callable, places: int, best
     found = mean_of(column, group)
     if found is None:
         return Cell(NONE)
-    spread = fixed(found.spread, places) if found.spread is not None and column.metric else ""
+    spread = f"{found.spread:,.{places}f}" if found.spread is not None and column.metric else ""
     n = found.n if column.metric and found.n < len(group.runs) else None
     return Cell(write(found.value), found.value if math.isfinite(found.value) else None, spread, n, best)
 
@@ -122,7 +121,7 @@ def best(column: Column, groups: Sequence[Group]) -> set[int]:
         means = {
             id(group): value for group in rivals if (value := mean_of(column, group)) and math.isfinite(value.value)
         }
-        if len(means) > 1:
+        if len({mean.value for mean in means.values()}) > 1:
             top = direction(column)([value.value for value in means.values()])
             found |= {key for key, value in means.items() if value.value == top}
     return found
@@ -137,6 +136,7 @@ def cohorts(metric: str, groups: Sequence[Group]) -> dict[str, list[Group]]:
     found: dict[str, list[Group]] = {}
     for group in groups:
         first = group.first
-        key = f"{first.data}, {first.process}" if metric.endswith("loss") else first.data
+        known = f"{first.data}, {first.process}" if metric.endswith("loss") else first.data
+        key = known if first.config else "without a config"
         found.setdefault(key, []).append(group)
     return found

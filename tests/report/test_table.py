@@ -78,7 +78,7 @@ def test_losses_of_other_data_or_processes_are_not_rivals(tmp_path):
 def test_columns_that_say_nothing_are_left_out(tmp_path):
     made = table(groups_of(tmp_path, valued(0.1), valued(0.2, attn="none")))
     keys = [column.key for column in made.columns]
-    assert keys == ["conv", "attn", "seed", "val_loss", "images_seen", "state"]
+    assert keys == ["conv", "attn", "seed", "state", "val_loss", "images_seen"]
     assert dict(made.same) == {"run": "mnist_5k-nano", "data": "mnist_5k, 32 px", "process": "DDPM"}
 
 
