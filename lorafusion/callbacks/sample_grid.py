@@ -9,6 +9,7 @@ from lightning import Callback, Trainer
 from lorafusion.callbacks import due
 from lorafusion.callbacks.ema import averaged
 from lorafusion.denoisers.base import Denoiser
+from lorafusion.logger import LogsPictures
 from lorafusion.pictures import grid, save_png, to_uint8
 from lorafusion.samplers import Sampler
 
@@ -43,6 +44,5 @@ class SampleGrid(Callback):
         picture = grid(to_uint8(images))
         save_png(picture, self.folder / f"grid_{denoiser.images_seen:012d}.png")
         for logger in trainer.loggers:
-            log_image = getattr(logger, "log_image", None)  # W&B has it, csv has not
-            if log_image:
-                log_image("samples", [picture])
+            if isinstance(logger, LogsPictures):  # W&B does, csv does not
+                logger.log_picture("samples", picture, denoiser.images_seen)

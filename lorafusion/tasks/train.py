@@ -2,7 +2,6 @@
 
 import logging
 import math
-import sys
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +16,7 @@ from lorafusion import checkpoint
 from lorafusion.callbacks import callbacks_of
 from lorafusion.callbacks.checkpoint import Checkpoint, WholeFileIO
 from lorafusion.errors import UserError
+from lorafusion.logger import closing
 from lorafusion.tasks import initial, profile, run_folder
 from lorafusion.tasks.status import Status
 
@@ -35,6 +35,11 @@ def train(cfg: DictConfig) -> None:
             raise UserError(
                 f"{cfg.name} starts from a pretrained base: say which by init_from=..., or pretrained=false"
             )
+        trainer = build_trainer(cfg)
+        trainer.callbacks.append(status)  # pyright: ignore[reportAttributeAccessIssue]
+        stack.enter_context(closing(trainer.loggers, lambda: exit_code(trainer)))
+        for logger in trainer.loggers:
+            logger.log_hyperparams(cast(dict, OmegaConf.to_container(cfg, resolve=True)))
         denoiser = initial.build(cfg)
         if cfg.init_from is not None:
             goes_on = f"not read, the run goes on from {resume}"
@@ -44,22 +49,15 @@ def train(cfg: DictConfig) -> None:
         if cfg.compile:
             denoiser.compile_net()
         data = instantiate(cfg.data, _convert_="all")
-        trainer = build_trainer(cfg)
-        trainer.callbacks.append(status)  # pyright: ignore[reportAttributeAccessIssue]
-        settings = OmegaConf.to_container(cfg, resolve=True)
-        for logger in trainer.loggers:
-            logger.log_hyperparams(cast(dict, settings))
-        failed = True
-        try:
-            trainer.fit(denoiser, datamodule=data, ckpt_path=resume, weights_only=True)
-            failed = False
-        finally:
-            if "wandb" in sys.modules:  # else the next job of a sweep would go on writing into this run
-                sys.modules["wandb"].finish(exit_code=int(failed))
+        trainer.fit(denoiser, datamodule=data, ckpt_path=resume, weights_only=True)
     print(folder)
-    for callback in callbacks_of(trainer, Checkpoint):
-        if callback.stopped_by:
-            raise SystemExit(128 + callback.stopped_by)
+    if code := exit_code(trainer):
+        raise SystemExit(code)
+
+
+def exit_code(trainer: Trainer) -> int:
+    """Of a process whose training ended without an error: 0, or 128 + the signal that asked it to stop."""
+    return next((128 + c.stopped_by for c in callbacks_of(trainer, Checkpoint) if c.stopped_by), 0)
 
 
 def build_trainer(cfg: DictConfig) -> Trainer:
