@@ -9,7 +9,7 @@ from typing import Any
 
 
 def run_name(cfg: Mapping[str, Any]) -> str:
-    """cifar10-edm-shift-uc_lora-r4-s0: data, denoiser and process, what conditions convolutions and attention, rank, seed.
+    """cifar10-edm-shift-uc_lora-r4-s0: data, denoiser and process, what conditions convolutions, attention, rank, seed.
 
     cfg: a run's configuration, composed or as its config.yaml holds it. What it lacks, as an export's does the seed,
     the name lacks too.
