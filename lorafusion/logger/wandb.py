@@ -185,12 +185,13 @@ def group_of_sweep() -> str | None:
     return "/".join(Path(HydraConfig.get().sweep.dir).absolute().parts[-2:])[-128:]  # W&B takes 128 letters
 
 
-def cost(file: Path) -> dict[str, Any]:
-    """Parameters and multiply-adds of a run's model.json; nothing where there is none."""
+def cost(file: Path) -> dict[str, int]:
+    """Of a run's model.json: parameters, macs_per_image, and of each part parameters/embedding, ...; {} without it."""
     try:
         content = json.loads(file.read_text())
-        return {name: content[name] for name in ("parameters", "macs_per_image", "parts") if name in content}
-    except (OSError, ValueError, TypeError):
+        parts = {"": content, **{f"/{name}": part for name, part in content["parts"].items()}}
+        return {f"{k}{name}": part[k] for name, part in parts.items() for k in ("parameters", "macs_per_image")}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
 
 

@@ -115,7 +115,7 @@ def test_the_summary_says_what_the_network_costs(runs, sweep):
         size = json.loads((sweep / str(job) / "model.json").read_text())
         for name in ("parameters", "macs_per_image"):
             assert recorded.summary[name] == size[name] > 0
-        assert recorded.summary["parts.attention conditioning.parameters"] > 0
+        assert recorded.summary["parameters/attention conditioning"] > 0
     assert runs[0].summary["parameters"] > runs[2].summary["parameters"]  # rank 4 and 2
 
 
