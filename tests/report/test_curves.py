@@ -22,12 +22,22 @@ def test_stretches():
 def test_pictures_of_a_sweep(tmp_path):
     groups = grouped([load(folder, folder.name) for folder in made_up.sweep(tmp_path)])
     loss = {picture.title: picture for picture in curves(groups)}
-    assert [*loss] == ["validation loss", "training loss"]
+    both = ("validation loss", "training loss")
+    assert [*loss] == [title for name in both for title in (name, f"{name}, second half")]
     for picture in loss.values():
         assert picture.svg.count('<g clip-path="url(#clip-') == 8
         assert picture.svg.count('class="cross') == 2  # of the failed run and the killed one
     assert loss["training loss"].note
     assert "band" in loss["validation loss"].svg
+
+
+def test_curves_that_end_far_apart_need_no_close_up(tmp_path):
+    for attn, level in (("none", 1.0), ("uc_lora", 2.0)):
+        made_up.run(
+            tmp_path / attn, attn=attn, rows=[{"step": k, "nimg": k * 10.0, "val_loss": level} for k in range(9)]
+        )
+    groups = grouped([load(tmp_path / attn, attn) for attn in ("none", "uc_lora")])
+    assert [picture.title for picture in curves(groups)] == ["validation loss"]
 
 
 def test_a_loss_that_is_never_finite_is_no_picture(tmp_path):

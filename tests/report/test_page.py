@@ -72,7 +72,7 @@ def test_nothing_is_asked_of_a_network(sweep):
 def test_markdown_is_a_table(sweep):
     text = (sweep / "report.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| ")]
-    assert rows[0].startswith("| conv | attention | seeds | validation loss |")
+    assert rows[0].startswith("| conv | attention | seeds | state | validation loss |")
     assert len({line.count("|") - line.count("\\|") for line in rows[:10]}) == 1
     assert "**0.03" in text
     assert "loss is not finite at 46,080 images seen" in text
