@@ -16,9 +16,9 @@ from rich.console import Console
 from lorafusion.analysis import Found
 from lorafusion.errors import UserError
 from lorafusion.files import replacing, write_text
-from lorafusion.tasks import analyze_layers, run_folder, weights
+from lorafusion.tasks import analyze_images, analyze_layers, run_folder, weights
 
-LOOK = {"layers": analyze_layers.look}
+LOOK = {"layers": analyze_layers.look, "images": analyze_images.look}
 RECORD = "analysis.json"
 
 

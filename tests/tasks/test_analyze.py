@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from lorafusion import checkpoint
 from lorafusion.errors import UserError
 from lorafusion.tasks import initial, run_folder
 from lorafusion.tasks.analyze import analyze
+from lorafusion.tasks.analyze_images import captions
+from lorafusion.tasks.sample import sample
 from tests.tasks.runs import composed, finish, tiny
 
 TIMES = (
@@ -103,3 +107,85 @@ def test_mistakes(untrained, tmp_path):
         run(f"[{untrained},{untrained}]")
     with pytest.raises(UserError, match=r"ckpt=\[\]"):
         run("[]")
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory):
+    """Of 10 classes, at a process that is continuous."""
+    folder = tmp_path_factory.mktemp("analyze") / "cond"
+    more = ("process=edm", "sampler=heun", "sampler.steps=3", "conditioning/attn=[class_lora]")
+    classes = ("backbone.num_classes=10", "backbone.class_embedding=false", "backbone.attn_resolutions=[2]")
+    assert finish((*settings_of(folder), *more, *classes, "images=64")) == 0
+    return folder
+
+
+def test_the_ends_of_an_interpolation_are_what_task_sample_draws(conditional, tmp_path, capsys):
+    seeds, run_of_it = "seeds=[3,11-13]", f"ckpt={conditional}"
+    run(conditional, "analysis.pairs=[[2,7]]", "analysis.steps=3", seeds, name="class_interpolation")
+    out = conditional / "analysis" / "class_interpolation" / "000000000064"
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == str(out)
+    assert "no classifier was asked" in said[-2]
+    assert sorted(p.name for p in out.iterdir() if p.name != ".lock") == [
+        "analysis.json",
+        "class_interpolation.npz",
+        "images.png",
+    ]
+    with np.load(out / "class_interpolation.npz") as file:
+        found = dict(file)
+    for label, place in ((2, 0), (7, 2)):
+        samples = tmp_path / str(label)
+        sample(composed("task=sample", run_of_it, f"out={samples}", "device=cpu", seeds, f"label={label}"))
+        with np.load(samples / "samples.npz") as file:
+            assert np.array_equal(found["images"][0, 0, :, place], file["images"])
+    assert json.loads((out / "analysis.json").read_text())["seeds"] == ["3", "11-13"]
+
+
+def test_two_runs_in_one_picture_with_a_classifier(conditional, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(conditional, other)
+    judge = ("metric/extractor=module", "metric.extractor.module=tests.tasks.test_analyze.Judge")
+    run(
+        f"[{conditional},{other}]",
+        *("analysis.classes=[1,4]", "analysis.steps=2", "seeds=0-2", "shown=2", f"out={tmp_path}/out"),
+        *(*judge, "metric.extractor.num_classes=10"),
+        name="class_scaling",
+    )
+    out = tmp_path / "out"
+    assert {p.name for p in out.iterdir()} > {"images.png", "confidence.png", "confidence.csv"}
+    with np.load(out / "class_scaling.npz") as file:
+        found = dict(file)
+    assert found["runs"].tolist() == ["cond", "other"]
+    assert np.array_equal(found["images"][0], found["images"][1])
+    with (out / "confidence.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 2 * 3 * 2
+    assert float(rows[0]["probability"]) == pytest.approx(found["probabilities"][0, 0, 0, 0, 1])
+    assert json.loads((out / "analysis.json").read_text())["extractor"]["name"] == "module"
+    assert "class 4, other" in capsys.readouterr().out
+
+
+class Judge(torch.nn.Module):
+    """Ten classes, of the first ten pixels."""
+
+    def forward(self, x):
+        return x.flatten(1), x.flatten(1)[:, :10]
+
+
+def test_captions_tell_runs_apart():
+    a, b, c = (Path(f"/x/{name}/checkpoints/1.ckpt") for name in ("d1/run", "d2/run", "d2/other"))
+    assert captions([a, c]) == ["run", "other"]
+    assert captions([a, b]) == ["d1/run", "d2/run"]
+    assert captions([a, a]) == ["run, 1, 1", "run, 1, 2"]
+    assert captions([Path("/x/net.safetensors"), a]) == ["net", "run"]
+
+
+def test_mistakes_about_classes(untrained, conditional):
+    for name in ("class_interpolation", "class_scaling"):
+        with pytest.raises(UserError, match="run is unconditional: this analysis needs runs that are told a class"):
+            run(untrained, name=name)
+    for setting in ("shown=0", "micro_batch=0"):
+        with pytest.raises(UserError, match=setting):
+            run(conditional, setting, name="class_scaling")
+    with pytest.raises(UserError, match="seeds="):
+        run(conditional, "seeds=9-2", name="class_scaling")
