@@ -8,7 +8,7 @@ from functools import partial
 from lorafusion.direction import more_is_better
 from lorafusion.report.groups import Group
 from lorafusion.report.measured import Value
-from lorafusion.report.run import COSTS, Run
+from lorafusion.report.run import Run
 from lorafusion.report.settings import MISSING, at, differences, show
 
 PUBLISHED_N = 50_000  # images behind every published FID
@@ -30,6 +30,7 @@ class Column:
     form:     how it is written: word, whole, short, fixed, signed, duration.
     metric:   the measured name whose best value is marked; None = no value is better than another.
     always:   shown even where all runs have the same.
+    judged:   the images that the run's value was measured on; None where that is not known.
     """
 
     key: str
@@ -39,6 +40,7 @@ class Column:
     metric: str | None = None
     always: bool = True
     hint: str = ""
+    judged: Callable[[Run], int | None] = lambda run: None
 
     @property
     def is_word(self) -> bool:
@@ -69,11 +71,19 @@ def columns(groups: Sequence[Group]) -> list[Column]:
 
 def metrics(runs: Sequence[Run]) -> list[Column]:
     """What was logged while training, at its end, and what metrics.json files hold."""
-    logged = dict.fromkeys(name for run in runs for name in run.history if name != "loss" and name not in COSTS)
+    logged = dict.fromkeys(name for run in runs for name in run.qualities if name != "loss")
     used = Counter(name for _, name in {(v.entry, v.name) for run in runs for v in run.values})
     stored = dict.fromkeys(_key(value, used) for run in runs for value in run.values)
     names = sorted({**logged, **stored}, key=lambda name: name != "val_loss")
-    return [Column(name, title(name), partial(metric, name=name, used=used), metric=name) for name in names]
+    return [_metric(name, used) for name in names]
+
+
+def _metric(name: str, used: Counter[str]) -> Column:
+    def judged(run: Run) -> int | None:
+        found = value_of(run, name, used)
+        return found.n if found else None
+
+    return Column(name, title(name), partial(metric, name=name, used=used), metric=name, judged=judged)
 
 
 def title(name: str) -> str:

@@ -12,9 +12,8 @@ from markupsafe import Markup
 from lorafusion.report.columns import title
 from lorafusion.report.groups import Group, Mean, mean
 from lorafusion.report.read import Column
-from lorafusion.report.run import COSTS
+from lorafusion.report.rivals import alike
 from lorafusion.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, axis, element, frame, path, picture
-from lorafusion.report.table import cohorts
 
 BINS = 50  # of a curve that has more points than that
 CROWDED = 0.4  # share of a picture's height
@@ -43,14 +42,13 @@ class Picture:
 
 def curves(groups: Sequence[Group]) -> list[Picture]:
     """One picture of each column that was logged at two places or more, and of each kind of data."""
-    names = dict.fromkeys(name for group in groups for run in group.runs for name in run.history)
+    names = dict.fromkeys(name for group in groups for run in group.runs for name in run.qualities)
     found = []
-    for name in sorted(names.keys() - COSTS, key=lambda name: (name != "val_loss", name != "loss", name)):
-        several = cohorts(name, groups)
-        for where, members in several.items():
+    for name in sorted(names, key=lambda name: (name != "val_loss", name != "loss", name)):
+        for where, members in alike(name, groups).items():
             lines = [line for group in members if (line := _curve(name, groups.index(group), group))]
             if max((len(line.points) for line in lines), default=0) > 1:
-                said = f"{title(name)}: {where}" if len(several) > 1 else title(name)
+                said = f"{title(name)}: {where}" if where else title(name)
                 found.append(draw(said, lines))
                 if crowded(lines):
                     found.append(draw(f"{said}, second half", lines, since=0.5))

@@ -12,7 +12,7 @@ from lorafusion.report.state import number
 NAME = "metrics.json"
 PLACES = (NAME, f"metrics/*/{NAME}", f"samples/*/{NAME}", f"samples/{NAME}")
 # Numbers of an entry that are settings, parts of another number, or its uncertainty.
-NOT_MEASURED = {"recognised_above", "prior", "total", "std", "error", "n", "seconds", "images_seen", "steps", "of"}
+NOT_MEASURED = {"recognised_above", "prior", "total", "std", "error", "n", "seconds", "best", "guidance"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,9 @@ def _judged(content: dict[str, Any]) -> int | None:
 
 
 def _images_seen(content: dict[str, Any], origin: str) -> int | None:
-    for holder in (content, content.get("checkpoint"), content.get("made")):
+    made = content.get("made")
+    made = made[0] if isinstance(made, list) and made else made
+    for holder in (content, content.get("checkpoint"), made.get("checkpoint") if isinstance(made, dict) else None):
         if isinstance(holder, dict) and (seen := number(holder.get("images_seen"))) is not None:
             return int(seen)
     stem = Path(origin).parent.name

@@ -13,15 +13,16 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from lorafusion.report.columns import Column
+from lorafusion.report.columns import Column, direction
 from lorafusion.report.curves import Picture, curves
 from lorafusion.report.groups import Group
 from lorafusion.report.numbers import whole
 from lorafusion.report.pareto import paretos
+from lorafusion.report.rivals import rivals, value_of
 from lorafusion.report.samples import Grid, grids
 from lorafusion.report.settings import MISSING, Difference, differences, show
 from lorafusion.report.state import STATES
-from lorafusion.report.table import Table, cohorts, direction, mean_of
+from lorafusion.report.table import Table
 
 
 @dataclass(frozen=True)
@@ -99,17 +100,15 @@ def winners(groups: Sequence[Group], table: Table) -> list[Winner]:
 
 
 def _winners(column: Column, groups: Sequence[Group], table: Table) -> list[Winner]:
-    several = cohorts(column.metric or "", groups)
     at = table.columns.index(column)
     cells = {id(row.subject): row.cells[at] for row in table.rows}
     found = []
-    for where, members in several.items():
-        means = {id(group): value.value for group in members if (value := mean_of(column, group))}
-        known = [group for group in members if math.isfinite(means.get(id(group), math.nan))]
-        known.sort(key=lambda group: means[id(group)], reverse=direction(column) is max)
-        if len({*means.values()}) > 1 and len(known) > 1:
+    for where, members in rivals(column, groups).items():
+        known = [group for group in members if math.isfinite(value_of(column, group))]
+        known.sort(key=lambda group: value_of(column, group), reverse=direction(column) is max)
+        if len({value_of(column, group) for group in known}) > 1:
             first, second = (cells[id(group)] for group in known[:2])
-            title = f"{column.title}: {where}" if len(several) > 1 else column.title
+            title = f"{column.title}: {where}" if where else column.title
             found.append(Winner(title, known[0], first.text, first.spread, f"{known[1].label} {second.text}"))
     return found
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from lorafusion.report.columns import Column, direction, metrics
 from lorafusion.report.curves import Picture
 from lorafusion.report.groups import Group, mean
+from lorafusion.report.rivals import mean_of, rivals
 from lorafusion.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, axis, element, frame, picture
-from lorafusion.report.table import cohorts, mean_of
 
 COSTS = (("parameters", "parameters"), ("macs", "multiply-adds of one image"))
 GLYPH = 7.0, 12  # width and height of a letter of a label
@@ -45,9 +45,8 @@ def paretos(groups: Sequence[Group]) -> list[tuple[str, list[Picture]]]:
     """(metric, its pictures), of each metric and cost that at least two groups have."""
     found = []
     for column in metrics([run for group in groups for run in group.runs]):
-        several = cohorts(column.metric or "", groups)
-        for where, members in several.items():
-            title = f"{column.title}: {where}" if len(several) > 1 else column.title
+        for where, members in rivals(column, groups).items():
+            title = f"{column.title}: {where}" if where else column.title
             pictures = [
                 draw(column, title, name, points)
                 for cost, name in COSTS

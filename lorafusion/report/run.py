@@ -14,7 +14,7 @@ from lorafusion.report.settings import at, essence
 from lorafusion.report.state import State, number, state_of
 
 T = TypeVar("T")
-COSTS = {"images_per_s", "memory_mib"}  # columns of metrics.csv that say what training cost, not how good it is
+COSTS = {"images_per_s", "memory_mib", "lr"}  # columns of metrics.csv that say how it was trained, not how well
 
 
 @dataclass
@@ -74,6 +74,11 @@ class Run:
 
     def published(self, name: str) -> float | None:
         return number(at(self.config, f"paper.{name}"))
+
+    @property
+    def qualities(self) -> list[str]:
+        """The columns of its history that say how good it is: neither costs nor deviations of others."""
+        return [name for name in self.history if name not in COSTS and not name.endswith("_std")]
 
     @property
     def images_per_s(self) -> float | None:

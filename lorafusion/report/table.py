@@ -4,9 +4,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from lorafusion.report.columns import Column, columns, direction
-from lorafusion.report.groups import Group, Mean, mean
+from lorafusion.report.columns import Column, columns
+from lorafusion.report.groups import Group
 from lorafusion.report.numbers import NONE, decimals, duration, fixed, short, whole
+from lorafusion.report.rivals import best, judged, mean_of
 from lorafusion.report.run import Run
 
 
@@ -44,6 +45,12 @@ class Table:
     def has_spread(self, column: Column) -> bool:
         k = self.columns.index(column)
         return any(row.cells[k].spread or row.cells[k].n for row in self.rows)
+
+    def judged(self, column: Column) -> str:
+        """On how many images, where that is known of any: '' of a loss."""
+        found = dict.fromkeys(judged(column, row.subject) for row in self.rows if isinstance(row.subject, Group))
+        known = [text for text in found if text and text != "N unknown"]
+        return "" if not known or not column.metric else known[0] if len(known) == 1 else "N differs"
 
 
 def table(groups: Sequence[Group]) -> Table:
@@ -110,33 +117,3 @@ def _writer(column: Column, groups: Sequence[Group]) -> tuple[Callable, int]:
         "signed": lambda value: fixed(value, places, sign=True),
     }
     return written[column.form], places
-
-
-def best(column: Column, groups: Sequence[Group]) -> set[int]:
-    """The ids of the groups with a column's best mean, among those that it may be compared with, two at least."""
-    if column.metric is None:
-        return set()
-    found = set()
-    for rivals in cohorts(column.metric, groups).values():
-        means = {
-            id(group): value for group in rivals if (value := mean_of(column, group)) and math.isfinite(value.value)
-        }
-        if len({mean.value for mean in means.values()}) > 1:
-            top = direction(column)([value.value for value in means.values()])
-            found |= {key for key, value in means.items() if value.value == top}
-    return found
-
-
-def mean_of(column: Column, group: Group) -> Mean | None:
-    return mean(value for run in group.complete if not isinstance(value := column.of(run), str))
-
-
-def cohorts(metric: str, groups: Sequence[Group]) -> dict[str, list[Group]]:
-    """Groups whose values of a metric may be compared: on the same data, and for a loss by the same process."""
-    found: dict[str, list[Group]] = {}
-    for group in groups:
-        first = group.first
-        known = f"{first.data}, {first.process}" if metric.endswith("loss") else first.data
-        key = known if first.config else "without a config"
-        found.setdefault(key, []).append(group)
-    return found

@@ -46,6 +46,14 @@ def test_the_newest_weights_then_the_most_images(tmp_path):
     assert (value.value, value.origin) == (7.0, "metrics/000000002000/metrics.json")
 
 
+def test_samples_say_what_drew_them(tmp_path):
+    made = {"checkpoint": {"images_seen": 777}, "n": 4}
+    put(tmp_path, "samples/final/metrics.json", {"fid": {"fid": 2.0, "samples": {"n": 9}, "made": made}})
+    put(tmp_path, "metrics.json", {"kid": {"kid": 0.5, "std": 0.1, "best": 0.4, "images_seen": 640, "made": [made]}})
+    found = {v.name: (v.value, v.n, v.nimg) for v in measured(tmp_path)[0]}
+    assert found == {"fid": (2.0, 9, 777), "kid": (0.5, None, 640)}
+
+
 def test_of_several_sets_the_smallest(tmp_path):
     entry = {"samples": [{"n": 50_000}] * 3, "minimum": {"fid": 1.9}, "mean": {"fid": 2.0}, "all": []}
     put(tmp_path, "samples/metrics.json", {"fid": entry})

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 import zlib
 
 import pytest
@@ -24,6 +25,9 @@ def folder(tmp_path_factory):
     with wandb.init(mode="offline", dir=folder, config=config, settings=settings) as run:
         for nimg, loss in LOSSES.items():
             run.log({"loss": loss, "nimg": nimg, "words": "no number"})
+    until = time.monotonic() + 60
+    while len(load(folder, "it").history.get("loss", [])) < len(LOSSES) and time.monotonic() < until:
+        time.sleep(0.05)  # W&B's own process writes the file, and its end after finish
     return folder
 
 

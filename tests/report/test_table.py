@@ -6,6 +6,7 @@ import pytest
 
 from lorafusion.report.columns import columns
 from lorafusion.report.groups import grouped, mean
+from lorafusion.report.rivals import rivals
 from lorafusion.report.run import load
 from lorafusion.report.table import table
 from tests.report import made_up
@@ -75,6 +76,21 @@ def test_losses_of_other_data_or_processes_are_not_rivals(tmp_path):
     assert sum(best.values()) == 2  # one of mnist under DDPM, one of cifar10; EDM's has no rival
 
 
+def test_values_on_other_numbers_of_images_are_not_rivals(tmp_path):
+    def judged(fid, n, attn, lr):
+        return {"metrics": {"metrics.json": {"fid": {"fid": fid, "n": n}}}, "attn": attn, "denoiser__optimizer__lr": lr}
+
+    groups = groups_of(
+        tmp_path, judged(9.0, 5_000, "none", 1), judged(8.0, 5_000, "none", 2), judged(3.0, 50_000, "none", 3)
+    )
+    assert [(c.text, c.best) for c in cells(groups, "fid")] == [("9.000", False), ("8.000", True), ("3.000", False)]
+    made = table(groups)
+    (fid,) = [column for column in made.columns if column.key == "fid"]
+    assert made.judged(fid) == "N differs"
+    assert [*rivals(fid, groups)] == ["N = 5,000", "N = 50,000"]
+    assert table(groups[:2]).judged(fid) == "N = 5,000"
+
+
 def test_columns_that_say_nothing_are_left_out(tmp_path):
     made = table(groups_of(tmp_path, valued(0.1), valued(0.2, attn="none")))
     keys = [column.key for column in made.columns]
@@ -113,6 +129,13 @@ def test_one_name_of_two_metrics_is_told_apart(tmp_path):
     files = {"metrics.json": {"digits": {"agreement": 0.5}, "classes": {"agreement": 0.25}, "fid": {"fid": 3.0}}}
     found = [c.key for c in columns(groups_of(tmp_path, {"metrics": files})) if c.metric]
     assert found == ["digits.agreement", "classes.agreement", "fid"]
+
+
+def test_costs_and_deviations_are_not_how_good_it_is(tmp_path):
+    rows = [{"step": 1, "nimg": 1.0, "lr": 0.1, "kid": 0.5, "kid_std": 0.1, "images_per_s": 70.0, "memory_mib": 900.0}]
+    groups = groups_of(tmp_path, {"rows": rows})
+    assert [c.key for c in columns(groups) if c.metric] == ["kid"]
+    assert [cells(groups, key)[0].text for key in ("images_per_s", "memory_mib")] == ["70", "900"]
 
 
 def test_a_file_says_more_than_the_log(tmp_path):
