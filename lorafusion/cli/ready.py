@@ -14,7 +14,9 @@ PATHS = {
     "resume": ("auto",),
     "init_from": (),
     "file": (),
+    "runs": (),
 }  # settings that name an existing file, and words that are no file
+PATTERNS = {"runs"}  # of them, those that may also name many
 
 
 def check_ready(cfg: DictConfig, registry: Registry) -> None:
@@ -27,6 +29,8 @@ def check_ready(cfg: DictConfig, registry: Registry) -> None:
             raise Mistake(f"{path}=... must be given", f"{path}: {comment}" if comment else "")
     for key, words in PATHS.items():
         value = cfg.get(key)
+        if key in PATTERNS and {*"*?["} & {*str(value)}:
+            continue
         if isinstance(value, str) and value not in words and not Path(value).exists():
             raise Mistake(f"{key}={value}: there is no such file or folder", _near_path(key, value, words))
 

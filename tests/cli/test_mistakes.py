@@ -87,6 +87,7 @@ MISTAKES = {
     "task=sample": "ckpt: a checkpoint, or a run's folder: its newest good one",
     "task=sample ckpt=outptus/run": "did you mean ckpt=outputs?",
     "task=sample ckpt=outputs/rnu": "did you mean ckpt=outputs/run?",
+    "task=report runs=outptus": "did you mean runs=outputs?",
     "resume=atuo": "did you mean resume=auto?",
     # how it is written
     "seed": "did you mean seed=...?",
@@ -121,6 +122,8 @@ WORKS = (
     "+trainer.limit_train_batches=0.5",
     "resume=auto",
     "task=sample ckpt=outputs/run seeds=0-63 sampler=ddim sampler.eta=0.5",
+    "task=report runs=outputs/*",
+    "task=report runs=[outputs/r?n,nowhere] out=there",
     "task=profile",
     "logger=wandb",
     "logger=[csv,wandb]",

@@ -194,6 +194,7 @@ def test_no_width_scrolls_sideways(page, width):
     for details in page.find_elements(By.TAG_NAME, "details"):
         page.execute_script("arguments[0].open = true", details)
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
+    assert column(page, "conv")[-1] == ("shift + uc_lora" if width <= 640 else "shift")
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
