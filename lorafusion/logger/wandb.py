@@ -6,6 +6,7 @@ Whatever goes wrong with W&B is said in one line, and training goes on as it wou
 import json
 import os
 import secrets
+import shutil
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,7 +23,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lorafusion.files import write_text
 from lorafusion.logger.published import published
-from lorafusion.logger.wandb_start import environment, one_line, start
+from lorafusion.logger.wandb_start import environment, one_line, reset, start
 from lorafusion.run_name import choices, run_name
 
 ID = Path("wandb", "run_id.txt")  # in the run's folder: resume=auto goes on in the same W&B run
@@ -140,6 +141,8 @@ class WandB(Logger):
                 for artifact in self._artifacts():
                     self.run.log_artifact(artifact)
                 self.run.finish(exit_code=exit_code)
+                if shutil.disk_usage(self.folder / "wandb").free < 2**20:  # its service says nothing of it
+                    print("W&B: the disk is full, so its record of this run may lack the end", flush=True)
         self.run = None
         self._open.close()
 
@@ -169,13 +172,10 @@ class WandB(Logger):
         try:
             yield
         except Exception as error:
-            print(f"W&B: {one_line(error)}; this run goes on without it")
+            print(f"W&B: {one_line(error)}; this run goes on without it", flush=True)
             self.run = None
             self._open.close()
-            try:
-                wandb.teardown()
-            except Exception as again:  # the service is gone already
-                del again
+            reset()
 
 
 def group_of_sweep() -> str | None:

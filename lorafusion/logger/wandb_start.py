@@ -5,6 +5,8 @@ next job of a sweep finds it as this one did.
 """
 
 import os
+import re
+import shutil
 import ssl
 import threading
 import time
@@ -52,10 +54,26 @@ def start(folder: Path, mode: str | None, patience_s: float, **settings: Any) ->
     until = time.monotonic() + patience_s
     if reason := obstacle(patience_s / 2):
         return _init(folder, "offline", patience_s, settings), reason
+    before = _online(folder)
     try:
         return _init(folder, "online", max(until - time.monotonic(), 1.0), settings), None
     except Exception as error:  # a wrong key, a project that is not ours, a server that fails
+        reset()  # its service believes that the run is open, or is gone itself
+        for failed in _online(folder) - before:
+            shutil.rmtree(failed, ignore_errors=True)
         return _init(folder, "offline", patience_s, settings), one_line(error)
+
+
+def _online(folder: Path) -> set[Path]:
+    return {*(folder / "wandb").glob("run-*")}
+
+
+def reset() -> None:
+    """End W&B's service; the next run starts another."""
+    try:
+        wandb.teardown()
+    except Exception as gone:  # so it had ended already
+        del gone
 
 
 def _init(folder: Path, mode: str, patience_s: float, settings: Mapping[str, Any]) -> Any:
@@ -96,4 +114,7 @@ def answers(url: str, patience_s: float) -> bool:
 
 def one_line(error: BaseException) -> str:
     """The first line of what W&B says; its other lines advise programmers."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].strip()
+    said = (str(error).strip() or type(error).__name__).splitlines()[0].strip()
+    if re.search(r"\b401\b|not logged in|unauthori[sz]ed", said, re.IGNORECASE):
+        return "the server refuses the key (`wandb login --relogin` stores another)"
+    return said

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from lorafusion.tasks.dashboard import as_json
+from lorafusion.tasks.dashboard_panels import workspace
 from tests.logger.wandb_files import read_runs
 from tests.tasks.runs import CONF, losses, tiny
 
@@ -144,3 +146,22 @@ def test_nothing_outside_the_runs_folders(runs, sweep):
     assert json.loads((home / "environment.json").read_text())
     assert sorted(p.name for p in home.iterdir()) == ["environment.json"]
     assert sorted(p.name for p in sweep.parents[1].iterdir()) == ["home", "sweeps"]
+
+
+def test_the_dashboard_draws_what_runs_log(runs):
+    """Every name on it, and the key that it groups by, is in what W&B recorded of a run."""
+    content = json.loads(as_json(workspace("", "", "", ["conditioning"], ["val_loss"])))["spec"]["section"]
+    (key,) = content["runSets"][0]["grouping"]
+    top, value, inner = key["name"].split(".")
+    assert (value, runs[0].config[top][inner]) == ("value", "shift-uc_lora")
+    drawn = [panel for section in content["panelBankConfig"]["sections"] for panel in section["panels"]]
+    lines = {
+        name for panel in drawn if panel["viewType"] == "Run History Line Plot" for name in panel["config"]["metrics"]
+    }
+    assert lines == {"loss", "val_loss", "lr", "images_per_s"}
+    assert all(runs[0].logged(name) for name in lines)
+    bars = {name for panel in drawn if panel["viewType"] == "Bar Chart" for name in panel["config"]["metrics"]}
+    assert {"parameters", "memory_mib"} <= bars
+    assert all(name in runs[0].summary for name in bars)
+    (media,) = (panel for panel in drawn if panel["viewType"] == "Media Browser")
+    assert all(runs[0].logged(f"{name}._type") for name in media["config"]["mediaKeys"])
