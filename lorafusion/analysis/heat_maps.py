@@ -1,6 +1,6 @@
 """Matrices of many layers as one picture, on one colour scale, and their curves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,29 @@ def squares(rows: Mapping[str, Mapping[str, Float[np.ndarray, "N N"]]], axis: Ax
     bar = figure.colorbar(drawn, ax=axes, fraction=0.03, pad=0.01, aspect=30)
     bar.set_label(says, fontsize=8)
     bar.ax.tick_params(labelsize=7)
+    return figure
+
+
+def layer_maps(layers: Sequence[str], maps: Mapping[str, Float[np.ndarray, "L N"]], axis: Axis) -> Any:
+    """Side by side, each titled: a line a layer, a column a condition, and a scale of colours from 0 of its own."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    height = 0.2 * len(layers) + 1.3
+    figure = Figure(figsize=(3.6 * len(maps) + 1.6, height), dpi=DPI, layout="constrained")
+    for place, (title, values) in zip(
+        figure.subplots(1, len(maps), sharey=True, squeeze=False).flat, maps.items(), strict=True
+    ):
+        high = float(np.max(values, where=np.isfinite(values), initial=0)) or 1.0
+        extent = (*axis.edges, len(layers) - 0.5, -0.5)
+        drawn = place.imshow(values, aspect="auto", interpolation="nearest", vmin=0, vmax=high, extent=extent)
+        place.set_xticks(*axis.ticks)
+        place.set_yticks(range(len(layers)), layers)
+        place.tick_params(labelsize=7, length=2)
+        place.set_xlabel(axis.label, fontsize=8)
+        place.set_title(title, fontsize=9)
+        bar = figure.colorbar(drawn, ax=place, format=PercentFormatter(1, decimals=None if high > 0.02 else 1))
+        bar.ax.tick_params(labelsize=7)
     return figure
 
 

@@ -3,7 +3,7 @@
 Nothing here knows a network or a strategy: the condition is the one that the network itself hands to its layers.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lorafusion.denoisers.base import Denoiser, in_its_dtype
 from lorafusion.errors import UserError
 from lorafusion.lora import LoRALinear, LowRank
-from lorafusion.progress import bar
+from lorafusion.progress import bar, counted
 from lorafusion.samplers import state_dtype
 from lorafusion.sites import Cond
 
@@ -50,12 +50,15 @@ def omegas(
     """omega of every update under each condition, as the network computes it, in float64."""
     updates = updates_of(denoiser.net)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in updates}
-    with bar("omega", unit="conditions") as report:
-        for cond in conditions(denoiser, sigma, label):
-            for name, update in updates.items():
-                parts[name].append(update.mixture(cond).double().cpu().numpy())
-            report(sum(map(len, next(iter(parts.values())))), len(sigma))
+    for cond in conditions(denoiser, sigma, label):
+        for name, update in updates.items():
+            parts[name].append(mixture(update, cond).double().cpu().numpy())
     return {name: np.concatenate(some) for name, some in parts.items()}
+
+
+def mixture(update: LowRank, cond: Cond) -> Float[Tensor, "B m"]:
+    """A row for every row of the condition, also of an omega that depends on none."""
+    return update.mixture(cond).expand(len(cond.noise), -1)
 
 
 def conditions(denoiser: Denoiser, sigma: Float[Tensor, "N"], label: Float[Tensor, "N K"] | None) -> Iterator[Cond]:
@@ -66,7 +69,7 @@ def conditions(denoiser: Denoiser, sigma: Float[Tensor, "N"], label: Float[Tenso
     layers = layers_of(denoiser.net)
     net, device = in_its_dtype(denoiser.net), denoiser.device
     shape = (denoiser.net.channels, denoiser.net.resolution, denoiser.net.resolution)
-    for rows in torch.arange(len(sigma)).split(_ROWS):
+    for rows in _counted(torch.arange(len(sigma)).split(_ROWS)):
         level = sigma[rows].to(device, state_dtype(device))
         x = torch.zeros(len(rows), *shape, device=device, dtype=level.dtype)
         some = None if label is None else label[rows].to(device)
@@ -77,6 +80,11 @@ def conditions(denoiser: Denoiser, sigma: Float[Tensor, "N"], label: Float[Tenso
                 yield reached[0]
                 continue
         raise ValueError("the network's forward pass never reaches its LoRA layers")
+
+
+def _counted(parts: Sequence[Tensor]) -> Iterator[Tensor]:
+    with bar("conditions", unit="parts") as report:
+        yield from counted(parts, len(parts), report)
 
 
 class _Reached(Exception):

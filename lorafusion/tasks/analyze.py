@@ -5,6 +5,7 @@ An analysis's ``looks_at`` says what it is given, and a file of that name how.
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ def analyze(cfg: DictConfig) -> None:
     )
     with run_folder.locked(out, "out"):
         write(found, analysis.name, out)
-        record = {"analysis": analysis.name, **describe(cfg, paths), **found.numbers, "versions": run_folder.versions()}
-        write_text(out / RECORD, json.dumps(record, indent=2) + "\n")
+        about = {"analysis": analysis.name, **describe(cfg, paths), "versions": run_folder.versions()}
+        write_text(out / RECORD, json.dumps(_finite({**about, **found.numbers}), indent=2) + "\n")
     console = Console()
     for said in found.said:
         console.print(said, soft_wrap=isinstance(said, str))
@@ -67,3 +68,12 @@ def write(found: Found, name: str, out: Path) -> None:
             writer.writerows(rows)
     with replacing(out / f"{name}.npz") as temporary:
         np.savez_compressed(temporary, allow_pickle=False, **found.arrays)  # pyright: ignore[reportArgumentType]
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows neither infinity nor what is no number: both become null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -189,3 +189,13 @@ def test_mistakes_about_classes(untrained, conditional):
             run(conditional, setting, name="class_scaling")
     with pytest.raises(UserError, match="seeds="):
         run(conditional, "seeds=9-2", name="class_scaling")
+
+
+def test_files_of_conditioning_response(untrained, conditional, capsys):
+    run(conditional, "analysis.points=3", name="conditioning_response")
+    out = conditional / "analysis" / "conditioning_response" / "000000000064"
+    assert {p.name for p in out.iterdir()} >= {"classes.png", "response.csv", "conditioning_response.npz"}
+    assert capsys.readouterr().out.splitlines()[-1] == str(out)
+    assert "enc.2.attn.qkv" in json.loads((out / "analysis.json").read_text())["layers"]
+    run(untrained, "analysis.points=3", name="conditioning_response")
+    assert "no movement with the noise level, of no layer" in capsys.readouterr().out
