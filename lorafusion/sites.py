@@ -13,12 +13,14 @@ Names in a state dict belong to the network: filling a slot only adds keys below
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from lorafusion.rules import broken
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +122,12 @@ class Site:
         self[slot]  # an unknown name raises here
         setattr(self._owners[slot], slot, module)
 
+    def allow(self, strategy: Any) -> Self:
+        """Itself. Raises ValueError where a rule of the strategy's ``refuses`` holds of its settings and this site."""
+        if reason := broken(getattr(strategy, "refuses", {}), vars(self) | vars(strategy)):
+            raise ValueError(reason)
+        return self
+
     def fill(self, slot: str, module: nn.Module) -> None:
         """Put ``module`` into an empty slot. Raises ValueError where another strategy already is."""
         taken = self[slot]
@@ -159,7 +167,10 @@ class Network(nn.Module):
 
     resolution, channels:    of the images, (channels, resolution, resolution).
     num_steps, num_classes:  T of a discrete process, K; None where it has none.
+    attends_at:              its setting that lists the sizes at which it attends; None = it always has an AttnSite.
     """
+
+    attends_at: ClassVar[str | None] = None
 
     resolution: int
     channels: int

@@ -20,8 +20,11 @@ CONF = Path(__file__).parents[1] / "conf"
 REGISTRY = Registry(CONF)
 EXPERIMENTS = REGISTRY.groups["experiment"]
 ALONGSIDE = {
-    g: options for g, options in REGISTRY.groups.items() if g in REGISTRY.defaults and g not in ("task", "experiment")
+    g: options
+    for g, options in REGISTRY.groups.items()
+    if g in REGISTRY.defaults and g not in ("task", "experiment", "sweep", "conditioning/attn")
 }
+ATTENDS = {"class_lora": ["backbone.num_classes=10"]}  # in a network of the default choices
 NEEDS = {
     "sample": ["ckpt=."],
     "evaluate": ["samples=."],
@@ -46,6 +49,8 @@ ROWS = [
     ),
     *(["task=analyze", "ckpt=.", f"analysis={name}"] for name in REGISTRY.groups["analysis"]),
     *([f"experiment={experiment}"] for experiment in EXPERIMENTS),
+    *([f"conditioning/attn={name}", *ATTENDS.get(name, [])] for name in REGISTRY.groups["conditioning/attn"]),
+    *([f"sweep={name}"] for name in REGISTRY.groups["sweep"]),
     *(
         [f"{group}={option}" for group, option in zip(ALONGSIDE, row, strict=True) if option]
         for row in zip_longest(*ALONGSIDE.values())

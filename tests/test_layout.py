@@ -28,7 +28,8 @@ CHAINS = (
     ("processes", "samplers", "denoisers", "analysis", "tasks"),
     ("processes", "samplers", "denoisers", "callbacks", "tasks"),
 )
-LEAVES_FOR_ALL = {"files", "errors", "draws", "progress", "direction", "versions", "run_name"}  # import nothing of it
+# They import nothing of it.
+LEAVES_FOR_ALL = {"files", "errors", "draws", "progress", "direction", "rules", "versions", "run_name"}
 LEAVES = {"ema", "metrics", "data", "convert", "report", "checkpoint", "pictures", "logger", "cli"}
 UPPER = {"denoisers", "analysis", "callbacks", "tasks"}  # where everything else meets
 

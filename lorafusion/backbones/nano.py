@@ -32,6 +32,7 @@ class NanoUNet(Network):
     """
 
     emb_width = 100
+    attends_at = "attn_resolutions"
 
     def __init__(
         self,

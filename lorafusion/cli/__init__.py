@@ -10,18 +10,18 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
+from omegaconf import DictConfig
 
-from lorafusion.cli import check
+from lorafusion.cli import check, multirun
+from lorafusion.cli.errors import said_to_user
 from lorafusion.cli.help import help_text
 from lorafusion.cli.mistake import Mistake
-from lorafusion.errors import UserError
 
-PACKAGES = ("lorafusion", "lightning")  # a setting that they refuse is the user's to put right
+__all__ = ["job", "run", "said_to_user"]
 
 
 def run(main: Callable[[], Any]) -> None:
@@ -35,7 +35,8 @@ def run(main: Callable[[], Any]) -> None:
             return
         check.check(arguments, conf)
         gc.enable()
-        main()
+        with multirun.summarised():
+            main()
     except Mistake as mistake:
         print(mistake, file=sys.stderr)
         sys.exit(2)
@@ -52,15 +53,15 @@ def run(main: Callable[[], Any]) -> None:
 def job(task: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """What a user can put right ends a task with one line and exit code 1; other errors keep their traceback.
 
-    In a multirun every job writes into its own folder below multirun/, unless paths.run_dir was given. Hydra is told
-    of an error, so that the job counts as failed and the others run. With HYDRA_FULL_ERROR=1 nothing is shortened.
+    In a multirun every job writes into its own folder, and one that fails does not end the others (multirun.py).
+    With HYDRA_FULL_ERROR=1 nothing is shortened.
     """
 
     @functools.wraps(task)
     def wrapped(cfg: Any) -> Any:
-        hydra = HydraConfig.get()
-        if hydra.mode == RunMode.MULTIRUN and not any(o.startswith("paths.run_dir=") for o in hydra.overrides.task):
-            cfg.paths.run_dir = hydra.runtime.output_dir
+        hydra = cast(DictConfig, HydraConfig.get())
+        if hydra.mode == RunMode.MULTIRUN:
+            return multirun.job(task, cfg, hydra)
         try:
             return task(cfg)
         except Exception as error:
@@ -68,29 +69,6 @@ def job(task: Callable[[Any], Any]) -> Callable[[Any], Any]:
             if said is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
             print(f"error: {said}", file=sys.stderr, flush=True)
-            if hydra.mode == RunMode.MULTIRUN:
-                raise CompactHydraException(said) from error
             raise SystemExit(1) from error
 
     return wrapped
-
-
-def said_to_user(error: BaseException) -> str | None:
-    """The line for the user in an error, None if it has none.
-
-    That is a UserError, or what our code or Lightning's raises to refuse a setting while Hydra instantiates it.
-    """
-    place = ""
-    while isinstance(error, InstantiationException) and error.__cause__ is not None:
-        found = str(error).partition("full_key: ")[2].strip()
-        place, error = found or place, error.__cause__
-        if type(error).__name__ in ("ValueError", "MisconfigurationException") and _raised_in(error, PACKAGES):
-            return " ".join(f"{place}: {error}".removeprefix(": ").split())
-    return " ".join(str(error).split()) if isinstance(error, UserError) else None
-
-
-def _raised_in(error: BaseException, packages: tuple[str, ...]) -> bool:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).split(".")[0] in packages

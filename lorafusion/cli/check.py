@@ -17,9 +17,11 @@ from omegaconf import DictConfig
 from lorafusion.cli.contents import Contents
 from lorafusion.cli.keys import check_keys, composition_mistake
 from lorafusion.cli.mistake import Mistake, suggest
-from lorafusion.cli.overrides import check_group, check_no_sweep, one_at_a_time, parse
+from lorafusion.cli.overrides import check_group, check_no_sweep, parse
 from lorafusion.cli.ready import check_ready
 from lorafusion.cli.registry import Registry
+from lorafusion.cli.strategies import refusal
+from lorafusion.cli.sweep import check_jobs, is_multirun, swept
 
 
 def check(arguments: Sequence[str], conf: Path) -> None:
@@ -32,11 +34,14 @@ def check(arguments: Sequence[str], conf: Path) -> None:
         raise Mistake(f"--config-dir {flags.config_dir}: there is no such folder")
     registry = Registry(conf, *extra)
     overrides = [parse(text, registry) for text in flags.overrides]
-    multirun = flags.multirun or any(str(o.input_line).upper() == "HYDRA.MODE=MULTIRUN" for o in overrides)
     with initialize_config_dir(str(conf), version_base="1.3"):
         composer = Composer(registry, flags.config_name or "config", [f"hydra.searchpath=[file://{f}]" for f in extra])
-        for job in one_at_a_time(overrides, registry) if multirun else [overrides]:
-            composer.check(job, to_run=flags.cfg is None)
+        if is_multirun(overrides, flags.multirun, registry) and flags.cfg is None:
+            check_jobs(swept(overrides, registry), composer)
+        else:
+            cfg = composer.check(overrides, to_run=flags.cfg is None)
+            if reason := refusal(cfg):
+                raise Mistake(*reason.split("; ", 1))
 
 
 def read_flags(arguments: Sequence[str]) -> Any:
@@ -64,7 +69,8 @@ class Composer:
     def __init__(self, registry: Registry, config_name: str, always: list[str]):
         self.registry, self.config_name, self.always = registry, config_name, always
 
-    def check(self, job: list[Override], to_run: bool) -> None:
+    def check(self, job: list[Override], to_run: bool) -> DictConfig:
+        """Raises the Mistake in one job; else what it is composed to."""
         for override in job:
             check_no_sweep(override, self.registry)
             check_group(override, self.registry)
@@ -78,6 +84,7 @@ class Composer:
         Contents(cfg, job, cache(lambda: self._base(choices)), self.registry).check()
         if to_run:
             check_ready(cfg, self.registry)
+        return cfg
 
     def _is_choice(self, override: Override) -> bool:
         return override.key_or_group in self.registry.groups or "/" in override.key_or_group

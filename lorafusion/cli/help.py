@@ -18,13 +18,14 @@ Examples
   python run.py                                            train with the defaults, marked * below
   python run.py experiment=mnist/nano_uc_lora trainer=gpu  a row of the paper's Figure 3
   python run.py process=edm sampler=heun data.batch_size=256 denoiser.optimizer.lr=2e-3 images=500_000
-  python run.py 'conditioning/attn=[time_lora,class_lora]' two strategies; quotes, for the shell
+  python run.py 'conditioning/attn=[time_lora,class_lora]' backbone.num_classes=10  two strategies; quotes for the shell
   python run.py logger=wandb tags=[first,try]              also to Weights & Biases
   python run.py paths.run_dir=outputs/mine resume=auto     start, or go on where it stopped
   python run.py debug=fast                                 one step of everything
   python run.py task=sample ckpt=outputs/mine n=64 sampler=ddim sampler.steps=50
   python run.py task=profile 'conditioning/attn=[]'        parameters and operations of a network
   python run.py -m seed=0,1,2 process=ddpm,edm             one run for each combination
+  python run.py sweep=conditioning hydra.sweep.dir=multirun/mine resume=auto  a ready sweep: start, or go on with it
 """
 
 MORE = """\

@@ -1,7 +1,6 @@
 """Reads what stands behind `run.py`: overrides, the choices of groups among them, the alternatives of sweeps."""
 
 import re
-from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -131,16 +130,6 @@ def check_no_sweep(override: Override, registry: Registry) -> None:
 
 def _may_be_list(key: str, registry: Registry) -> bool:
     return key not in registry.groups or registry.takes_list(key)
-
-
-def one_at_a_time(overrides: Sequence[Override], registry: Registry) -> Iterator[list[Override]]:
-    """Jobs of the sweep in which every alternative occurs: first all the first ones, then each other in its turn."""
-    choices = [alternatives(override, registry) for override in overrides]
-    first = [choice[0] for choice in choices]
-    yield first
-    for i, choice in enumerate(choices):
-        for other in choice[1:]:
-            yield [*first[:i], other, *first[i + 1 :]]
 
 
 def alternatives(override: Override, registry: Registry) -> list[Override]:

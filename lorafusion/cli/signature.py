@@ -97,6 +97,12 @@ def signature(target: str) -> Signature | None:
     return _of(found, bound=len(rest) > 1)
 
 
+def definition(target: str) -> Definition | None:
+    """Where the class or function that a dotted name names is defined; None where the source does not tell."""
+    module, rest = _locate(target)
+    return resolve(module, rest[0]) if module and len(rest) == 1 else None
+
+
 def _locate(target: str) -> tuple[Module | None, list[str]]:
     """The deepest module on a dotted path, and the parts left over."""
     first, *rest = target.split(".")

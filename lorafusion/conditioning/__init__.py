@@ -13,6 +13,9 @@ class Strategy(Protocol):
     """A plain class with hyper-parameters that knows how to enter one kind of site.
 
     needs_emb:  whether what it attaches reads ``cond.emb``; the shared embedding is built only if something does.
+
+    Where it cannot work it says so in ``refuses``, rules.py's table of conditions on its settings and on the network's
+    ``num_steps`` and ``num_classes``, and begins ``attach`` with ``site.allow(self)``: the command line reads it too.
     """
 
     needs_emb: bool

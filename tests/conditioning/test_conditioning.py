@@ -79,7 +79,7 @@ def test_what_is_attached_follows_the_networks_dtype():
 
 
 def test_zero_bases_are_refused_not_replaced():
-    with pytest.raises(ValueError, match=r"^rank and num_bases must be at least 1; got rank=4, num_bases=0$"):
+    with pytest.raises(ValueError, match=r"^class_lora: num_bases must be at least 1$"):
         Conditioning(attn=[ClassLoRA(compositional=True, num_bases=0)]).attach(_nano(num_classes=3))
 
 

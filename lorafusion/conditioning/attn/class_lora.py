@@ -1,5 +1,7 @@
 """ClassLoRA: LoRA on the attention's dense layers, mixed by the class label. Choi et al. 2024, section 3.2."""
 
+from typing import ClassVar, cast
+
 from torch import Tensor, nn
 
 from lorafusion.lora import LowRank, add_update, unit_rows
@@ -15,18 +17,22 @@ class ClassLoRA:
     """
 
     needs_emb = False
+    refuses: ClassVar = {
+        "num_classes is None": (
+            "class_lora reads a class label and this network has none; "
+            "set its number of classes (backbone.num_classes='${data.num_classes}')"
+        ),
+        "rank < 1": "class_lora: rank must be at least 1",
+        "compositional and num_bases is not None and num_bases < 1": "class_lora: num_bases must be at least 1",
+    }
 
     def __init__(self, rank: int = 4, compositional: bool = False, num_bases: int | None = None):
         self.rank, self.compositional, self.num_bases = rank, compositional, num_bases
 
     def attach(self, site: AttnSite) -> None:
-        if site.num_classes is None:
-            raise ValueError(
-                "class_lora reads a class label and this network has none; "
-                "set its number of classes (backbone.num_classes='${data.num_classes}')"
-            )
+        num_classes = cast(int, site.allow(self).num_classes)
         for slot in site.dense_slots:
-            add_update(site, slot, "class_lora", self._update(site.dense(slot), site.num_classes))
+            add_update(site, slot, "class_lora", self._update(site.dense(slot), num_classes))
 
     def _update(self, dense: nn.Linear, num_classes: int) -> LowRank:
         m = self.num_bases if self.compositional and self.num_bases is not None else num_classes

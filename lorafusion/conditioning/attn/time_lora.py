@@ -1,6 +1,6 @@
 """TimeLoRA: LoRA on the attention's dense layers, mixed by the discrete timestep. Choi et al. 2024, section 3.1."""
 
-from typing import Literal
+from typing import ClassVar, Literal, cast
 
 from torch import Tensor, nn
 
@@ -18,6 +18,14 @@ class TimeLoRA:
     """
 
     needs_emb = False
+    refuses: ClassVar = {
+        "num_steps is None": (
+            "time_lora reads a discrete timestep and this process is continuous; "
+            "use uc_lora, or a discrete process (process=ddpm)"
+        ),
+        "rank < 1": "time_lora: rank must be at least 1",
+        "compositional and num_bases < 1": "time_lora: num_bases must be at least 1",
+    }
 
     def __init__(
         self,
@@ -31,13 +39,9 @@ class TimeLoRA:
         self.rank, self.num_bases, self.init, self.compositional = rank, num_bases, init, compositional
 
     def attach(self, site: AttnSite) -> None:
-        if site.num_steps is None:
-            raise ValueError(
-                "time_lora reads a discrete timestep and this process is continuous; "
-                "use uc_lora, or a discrete process (process=ddpm)"
-            )
+        num_steps = cast(int, site.allow(self).num_steps)
         for slot in site.dense_slots:
-            add_update(site, slot, "time_lora", self._update(site.dense(slot), site.num_steps))
+            add_update(site, slot, "time_lora", self._update(site.dense(slot), num_steps))
 
     def _update(self, dense: nn.Linear, num_steps: int) -> LowRank:
         if not self.compositional:

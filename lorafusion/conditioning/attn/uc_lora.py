@@ -3,7 +3,7 @@ augmentation, so it also serves continuous noise levels. Choi et al. 2024, secti
 
 from collections.abc import Hashable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,10 @@ class UCLoRA:
     """
 
     needs_emb = True
+    refuses: ClassVar = {
+        "rank < 1": "uc_lora: rank must be at least 1",
+        "num_bases < 1": "uc_lora: num_bases must be at least 1",
+    }
 
     def __init__(
         self,
@@ -38,6 +42,7 @@ class UCLoRA:
         self.scale: Literal["fixed", "learned"] = scale
 
     def attach(self, site: AttnSite) -> None:
+        site.allow(self)
         for slot in site.dense_slots:
             add_update(site, slot, "uc_lora", self._update(site.dense(slot), site.emb_width))
 

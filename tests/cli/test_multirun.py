@@ -1,0 +1,258 @@
+"""Sweeps of a small program: which jobs run, where they write, how it ends, and what going on with one does."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from lorafusion.cli import notes, same, table, workers
+from lorafusion.cli.notes import Note
+
+ROOT = Path(__file__).parents[2]
+
+APP = """
+import json, os, hydra
+from pathlib import Path
+from omegaconf import OmegaConf
+from lorafusion import cli
+from lorafusion.errors import UserError
+
+def task(cfg):
+    folder = Path(cfg.paths.run_dir)
+    with Path("log").open("a") as log:
+        said = [os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")]
+        log.write(f"{cfg.what}{cfg.seed} {said[0]} {said[1]}\\n")
+    print("said by", cfg.what)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
+    rows = ["step,nimg,loss,val_loss,fid", "1,8,0.9,0.5,", f"2,16,0.8,{cfg.seed}.25,", "2,16,,,7"]
+    (folder / "metrics.csv").write_text("\\n".join(rows))
+    if cfg.what == "user":
+        raise UserError("the file is not there")
+    if cfg.what == "bug":
+        raise type("Local", (ValueError,), {"__init__": lambda self, a, b: None})(1, 2)  # cannot be pickled
+    if cfg.what == "stop":
+        raise SystemExit(143)
+    if cfg.what == "die":
+        os._exit(9)
+    (folder / "status.json").write_text(json.dumps({"state": "finished", "seconds": 1.5, "images_seen": 16}))
+    return float(cfg.seed)
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+@cli.job
+def main(cfg):
+    return task(cfg)
+
+if __name__ == "__main__":
+    cli.run(main)
+"""
+CONFIG = """
+what: fine
+seed: 0
+rank: 4
+resume: null
+name: at-${now:%f}
+paths: {run_dir: "runs/${what}"}
+where: ${paths.run_dir}/here
+hydra:
+  run: {dir: "${paths.run_dir}"}
+  sweep: {dir: mine}
+  callbacks: {multirun: {_target_: lorafusion.cli.multirun.Multirun}}
+task: {_target_: builtins.print}
+"""
+
+
+@pytest.fixture
+def app(tmp_path):
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "config.yaml").write_text(CONFIG)
+    (tmp_path / "app.py").write_text(APP)
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        clean = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")}
+        command = [sys.executable, "app.py", "-m", *arguments]
+        env = {**clean, "PYTHONPATH": str(ROOT), **environment}
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=env)
+
+    return run
+
+
+def ran(folder: Path) -> list[str]:
+    return sorted(line.split()[0] for line in (folder / "log").read_text().splitlines())
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "mine" / "sweep.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_failed_jobs_end_nothing_and_stand_in_the_table(app, tmp_path):
+    done = app("what=user,fine,bug,fine2", "seed=0", "rank=4")
+    assert done.returncode == 1
+    assert ran(tmp_path) == ["bug0", "fine0", "fine20", "user0"]
+    assert [row["state"] for row in rows(tmp_path)] == ["failed", "finished", "failed", "finished"]
+    assert [row["what"] for row in rows(tmp_path)] == ["user", "fine", "bug", "fine2"]
+    assert "seed" not in rows(tmp_path)[0]  # in which the jobs do not differ
+    assert rows(tmp_path)[1] | {"objective": ""} == {
+        **{"job": "1", "what": "fine", "state": "finished", "val_loss": "0.25", "fid": "7", "objective": ""},
+        **{"seconds": "1.5", "images_seen": "16", "error": "", "folder": "1"},
+    }
+    lines = done.stdout.splitlines()
+    assert lines[-1] == str(tmp_path / "mine")
+    assert lines[-2] == "4 jobs: 2 failed, 2 finished"
+    assert "job 0 failed: the file is not there" in lines
+    assert "in task" in done.stderr  # the bug's traceback
+    assert (tmp_path / "mine" / "multirun.yaml").is_file()
+
+
+def test_going_on_runs_what_is_missing(app, tmp_path):
+    assert app("what=fine,die", "seed=0,1").returncode == 9  # the third of four jobs took the sweep with it
+    assert ran(tmp_path) == ["die0", "fine0", "fine1"]
+    assert not (tmp_path / "mine" / "sweep.csv").exists()
+
+    refused = app("what=fine,die", "seed=0,1")
+    assert refused.returncode == 2
+    assert "resume=auto goes on with it" in refused.stderr
+    refused = app("what=fine,die", "seed=0,3", "resume=auto")
+    assert refused.returncode == 2
+    assert "job 1 was made with seed=1, not with seed=3" in refused.stderr
+    refused = app("what=fine,die", "seed=0,1", "rank=8", "resume=auto")
+    assert "job 0 was made without rank=8" in refused.stderr
+    assert ran(tmp_path) == ["die0", "fine0", "fine1"]
+
+    (tmp_path / "app.py").write_text(APP.replace("os._exit(9)", "pass"))
+    done = app("what=fine,die", "seed=0,1", "resume=auto", "name=other")
+    assert done.returncode == 0
+    assert ran(tmp_path) == ["die0", "die0", "die1", "fine0", "fine1"]
+    assert "job 0: finished already" in done.stdout
+    assert [row["state"] for row in rows(tmp_path)] == ["finished"] * 4
+    assert [row["objective"] for row in rows(tmp_path)] == ["0.0", "1.0", "0.0", "1.0"]
+
+
+def test_a_job_whose_configuration_has_changed_is_refused_by_name(app, tmp_path):
+    assert app("seed=0,1").returncode == 0
+    (tmp_path / "conf" / "config.yaml").write_text(CONFIG.replace("rank: 4", "rank: 8"))
+    done = app("seed=0,1", "resume=auto")
+    assert done.returncode == 1
+    assert f"error: {tmp_path}/mine/0 holds another run, rank=4, now 8; choose another hydra.sweep.dir" in done.stderr
+    assert ran(tmp_path) == ["fine0", "fine1"]
+
+
+def test_several_at_once(app, tmp_path):
+    done = app(
+        "what=fine,bug,stop,user", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", CUDA_VISIBLE_DEVICES="3,5"
+    )
+    assert done.returncode == 1
+    assert ran(tmp_path) == ["bug0", "fine0", "stop0", "user0"]
+    cards = {line.split()[1] for line in (tmp_path / "log").read_text().splitlines()}
+    assert cards <= {"3", "5"}
+    threads = {line.split()[2] for line in (tmp_path / "log").read_text().splitlines()}
+    assert threads == {str(max(1, len(os.sched_getaffinity(0)) // 2))}
+    assert [row["state"] for row in rows(tmp_path)] == ["finished", "failed", "stopped", "failed"]
+    assert "said by" not in done.stdout
+    assert "said by bug" in (tmp_path / "mine" / "1" / "output.txt").read_text()
+    assert "Traceback" in (tmp_path / "mine" / "1" / "output.txt").read_text()
+    assert "job 0: finished, val_loss 0.25, fid 7\n" in done.stdout
+    assert "job 3: failed, the file is not there\n" in done.stdout
+
+
+def test_stopped_it_ends_with_its_table(app, tmp_path):
+    done = app("what=fine,stop,fine2")
+    assert done.returncode == 143
+    assert [row["state"] for row in rows(tmp_path)] == ["finished", "stopped", "pending"]
+    assert done.stdout.splitlines()[-1] == str(tmp_path / "mine")
+
+
+def test_each_worker_has_its_cards():
+    four = ["0", "1", "2", "3"]
+    assert [workers.cards_of(k, 2, four) for k in range(2)] == [["0", "2"], ["1", "3"]]
+    assert [workers.cards_of(k, 4, four) for k in range(4)] == [["0"], ["1"], ["2"], ["3"]]
+    assert [workers.cards_of(k, 3, ["0", "1"]) for k in range(3)] == [["0"], ["1"], ["0"]]
+    assert workers.cards_of(0, 2, []) == []
+
+
+def test_which_cards_there_are(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1,GPU-2")
+    assert workers.cards() == ["GPU-1", "GPU-2"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert workers.cards() == []
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    files = [Path(f"/dev/{name}") for name in ("nvidia0", "nvidia11", "nvidiactl", "nvidia-uvm")]
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: files)
+    assert workers.cards() == ["0", "1"]
+
+
+def test_numbers_of_workers_are_taken_and_given_back(tmp_path):
+    program = "import sys, pathlib; from lorafusion.cli import workers; w = pathlib.Path(sys.argv[1])\n"
+    program += "print(workers._number(w, 2), flush=True); input()"
+    start = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "text": True,
+        "env": {**os.environ, "PYTHONPATH": str(ROOT)},
+    }
+    first, second = (subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], **start) for _ in range(2))
+    assert {first.stdout.readline(), second.stdout.readline()} == {"0\n", "1\n"}
+    for process in (first, second):
+        process.communicate("\n")
+    third = subprocess.run([sys.executable, "-c", program, str(tmp_path)], input="\n", capture_output=True, text=True)
+    assert third.stdout == "0\n"
+
+
+def test_what_makes_a_run_another(tmp_path):
+    cfg = OmegaConf.create(
+        {
+            **{
+                "seed": 0,
+                "name": "a",
+                "resume": None,
+                "paths": {"run_dir": "/old/3"},
+                "net": {"_target_": "a.B", "w": [1]},
+            },
+            **{"folder": "${paths.run_dir}/x", "trainer": {"devices": 1, "precision": "32-true"}, "logger": {"csv": 1}},
+        }
+    )
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
+
+    def now(**changes):
+        return same.changed(tmp_path, OmegaConf.merge(cfg, OmegaConf.create(changes)))
+
+    assert now() is None
+    assert now(name="b", resume="auto", logger={"wandb": {}}, trainer={"devices": 2}) is None
+    assert now(paths={"run_dir": "/new/3"}) is None
+    assert now(seed=1) == "seed=0, now 1"
+    assert now(net={"w": [1, 2]}) == "net.w=[1], now [1,2]"
+    assert now(net={"_target_": "a.C"}) == "net._target_=a.B, now a.C"
+    assert now(trainer={"precision": "bf16"}) == "trainer.precision=32-true, now bf16"
+    assert now(more=True) == "more=null, now true"
+    assert now(folder="/elsewhere") == "folder=/old/3/x, now /elsewhere"
+    assert same.changed(tmp_path / "none", cfg) is None
+    assert same.decisive(["resume=auto", "hydra.sweep.dir=x", "+logger.csv.a=1", "seed=1", "sampler=ddim"]) == {
+        *("seed=1", "sampler=ddim")
+    }
+
+
+def test_a_dead_job_is_killed_and_a_living_one_runs(tmp_path):
+    Note(0, "0", ["a=1"]).write(tmp_path, "running")
+    Note(1, "1", ["a=2"]).write(tmp_path, "running")
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "status.json").write_text(json.dumps({"state": "stopped", "error": "SIGTERM"}))
+    (tmp_path / ".jobs" / "2.json").write_text("{")
+    found = [notes.settle(tmp_path, note) for note in notes.read_all(tmp_path)]
+    assert [(note.state, note.error) for note in found] == [("killed", None), ("stopped", "SIGTERM")]
+    assert table.differing(found) == ["a"]
+    program = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
+    command = [sys.executable, "-c", program, str(tmp_path / "1" / ".lock")]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    holder.stdout.readline()
+    assert notes.settle(tmp_path, notes.read_all(tmp_path)[1]).state == "running"
+    holder.communicate("\n")
+
+
+def test_the_table_is_as_wide_as_it_needs():
+    text = table.rendered([{"job": "0", "loss": "0.123456789"}, {"job": "10", "loss": ""}], ["job", "loss"])
+    assert text == "job  loss\n0    0.123457\n10"
