@@ -5,4 +5,4 @@ MORE_IS_BETTER = {"agreement", "inception_score", "precision", "recall", "recogn
 
 def more_is_better(name: str) -> bool:
     """Losses, distances and costs are better small; shares and scores are better large."""
-    return name in MORE_IS_BETTER
+    return name in MORE_IS_BETTER or name.startswith("classifier_score_")

@@ -1,5 +1,7 @@
 """Where Lightning meets averages, checkpoints, pictures and figures."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 from lightning import Callback, Trainer
@@ -18,3 +20,13 @@ def due(trainer: Trainer, denoiser: Denoiser, every_images: int, last: int) -> b
 def callbacks_of(trainer: Trainer, kind: type[C]) -> list[C]:
     callbacks: list[Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
     return [c for c in callbacks if isinstance(c, kind)]
+
+
+@contextmanager
+def aside(trainer: Trainer) -> Iterator[None]:
+    """Work between two steps that is not training: callbacks that show or time it look away, by their own ``aside``."""
+    with ExitStack() as stack:
+        for callback in callbacks_of(trainer, Callback):
+            if hasattr(callback, "aside"):
+                stack.enter_context(callback.aside())
+        yield

@@ -1,6 +1,8 @@
 """Progress of training: a bar with images/s, loss and time left; without a terminal, a plain line now and then."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lightning import Trainer
@@ -70,6 +72,21 @@ class Progress(ProgressBar):
 
     def on_exception(self, trainer: Trainer, denoiser: Denoiser, exception: BaseException) -> None:
         self._stop()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """The bar is off the screen for a while, which is not counted as training."""
+        begin = time.monotonic()
+        if self._bar:
+            self._bar.stop()
+        try:
+            yield
+        finally:
+            away = time.monotonic() - begin
+            self._start, self._at = ((then + away, images) for then, images in (self._start, self._at))
+            self._line_at += away
+            if self._bar:
+                self._bar.start()
 
     def _stop(self) -> None:
         if self._bar:

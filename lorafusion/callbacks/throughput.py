@@ -3,6 +3,8 @@
 import resource
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -16,7 +18,7 @@ _STATM = Path("/proc/self/statm")  # Linux
 class Throughput(Callback):
     """every_steps: > 0. Logged then are
 
-    images_per_s:  of all devices together since the last time; validation does not count, checkpoints and grids do.
+    images_per_s:  of all devices together since the last time; validation and measuring do not count, checkpoints and grids do.
     memory_mib:    on a GPU the most that tensors took so far, elsewhere what the process takes now.
     lr:            learning rate of the last step.
     """
@@ -27,7 +29,7 @@ class Throughput(Callback):
         self.every_steps = every_steps
         self._at = (0.0, 0)  # time and images
         self._step = 0
-        self._validating = 0.0  # since when
+        self._aside = ExitStack()  # while it validates
 
     def on_train_start(self, trainer: Trainer, denoiser: Denoiser) -> None:
         if denoiser.device.type == "cuda":
@@ -51,11 +53,20 @@ class Throughput(Callback):
             logger.log_metrics(values, step - 1)  # Lightning counts a step once it has logged it
 
     def on_validation_start(self, trainer: Trainer, denoiser: Denoiser) -> None:
-        self._validating = time.monotonic()
+        self._aside.enter_context(self.aside())
 
     def on_validation_end(self, trainer: Trainer, denoiser: Denoiser) -> None:
-        then, before = self._at
-        self._at = (then + time.monotonic() - self._validating, before)
+        self._aside.close()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Time that is not counted."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            then, before = self._at
+            self._at = (then + time.monotonic() - begin, before)
 
 
 def memory_mib(device: torch.device) -> float:

@@ -94,10 +94,10 @@ class Registry:
         return added | {*flat(content, "" if package == "_global_" else package)}
 
     def offered_by(self, name: str) -> list[str]:
-        """The choices that would bring a setting, or a group, written as on the command line."""
+        """The choices that would bring a setting, or a group, written as on the command line; lists come last."""
         return [
             self._carried(group) + (f"{group}=[{option}]" if self.takes_list(group) else f"{group}={option}")
-            for group, options in self.groups.items()
+            for group, options in sorted(self.groups.items(), key=lambda pair: self.takes_list(pair[0]))
             for option in options
             if group not in ("experiment", name) and name in self.offers(group, option)
         ]

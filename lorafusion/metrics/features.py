@@ -68,7 +68,7 @@ def look(
     Raises ValueError for images of another type, and for features that are no vectors.
     """
     check_images(images)
-    n, rank, world_size = len(images), *_ranks()
+    n, rank, world_size = len(images), *ranks()
     blocks = range(-(-n // extractor.block))
     mine = blocks[rank::world_size]
     moments: Moments | None = None
@@ -88,7 +88,7 @@ def look(
             report(done, len(mine) or 1)
     assert moments is not None
     for value in kept.values():
-        _sum_over_ranks(value, device)
+        sum_over_ranks(value, device)
     return Seen(n, moments.all_reduce() if "moments" in takes else None, kept.get("features"), kept.get("logits"))
 
 
@@ -96,7 +96,7 @@ def look_with_bar(
     extractor: Extractor, images: np.ndarray, takes: Collection[str], device: torch.device, name: str
 ) -> Seen:
     """``look``, with the progress of the first process on show. name: of the images."""
-    if _ranks()[0] > 0:
+    if ranks()[0] > 0:
         return look(extractor, images, takes, device)
     with bar(f"features of {name}", unit="blocks") as report:
         return look(extractor, images, takes, device, report)
@@ -132,7 +132,7 @@ def _asked(found: Extracted, takes: Collection[str]) -> dict[str, Float[Tensor, 
     return {name: value for name, value in values.items() if name in takes and value is not None}
 
 
-def _ranks() -> tuple[int, int]:
+def ranks() -> tuple[int, int]:
     """rank, world_size"""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
@@ -144,9 +144,9 @@ def _sums_on(device: torch.device) -> torch.device:
     return torch.device("cpu") if device.type == "mps" else device
 
 
-def _sum_over_ranks(rows: Tensor, device: torch.device) -> None:
-    """Rows of others are 0, so that nothing is rounded."""
-    if _ranks()[1] > 1:
+def sum_over_ranks(rows: Tensor, device: torch.device) -> None:
+    """In place: rows of the other processes, which are 0 here, so that nothing is rounded."""
+    if ranks()[1] > 1:
         value = rows.to(device) if dist.get_backend() == "nccl" else rows
         dist.all_reduce(value)
         rows.copy_(value)

@@ -32,5 +32,12 @@ class FID:
             self.name: frechet_distance(seen.mean, seen.covariance, reference.mean, reference.covariance),
         }
 
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    def check(self, n: int, reference_n: int) -> None:
+        """Any number of images has a distance, though it depends on it."""
+
     def describe(self) -> dict:
         return {}

@@ -29,10 +29,18 @@ class InceptionScore:
         """Raises ValueError where the extractor has no logits, and for more parts than samples."""
         if samples.logits is None:
             raise ValueError(f"metric=inception_score asks a classifier, and extractor {self.extractor.name} is none")
-        if not 1 <= self.splits <= samples.n:
-            raise ValueError(f"metric.splits={self.splits}: 1 .. {samples.n:,}, the number of samples")
+        self.check(samples.n)
         mean, std = inception_score(samples.logits, self.splits)
         return {self.name: mean, "std": std}
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        return self.name, "std"
+
+    def check(self, n: int, reference_n: int = 0) -> None:
+        """Raises ValueError for more parts than samples."""
+        if not 1 <= self.splits <= n:
+            raise ValueError(f"metric.splits={self.splits}: 1 .. {n:,}, the number of samples")
 
     def describe(self) -> dict:
         return {"splits": self.splits}

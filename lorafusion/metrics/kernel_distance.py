@@ -18,15 +18,20 @@ def kernel_distance(
 
     Raises ValueError for subsets larger than a set.
     """
-    least = min(len(samples), len(reference))
-    if not 2 <= subset_size <= least:
-        raise ValueError(f"metric.subset_size={subset_size}: 2 .. {least:,}, the images of the smaller set")
+    check_size(subset_size, len(samples), len(reference))
     draw = np.random.RandomState(seed)
     values = []
     for _ in range(subsets):
         chosen = [draw.choice(len(rows), subset_size, replace=False) for rows in (samples, reference)]
         values.append(_mmd2(samples[chosen[0]].double(), reference[chosen[1]].double()).item())
     return float(np.mean(values)), float(np.std(values))
+
+
+def check_size(subset_size: int, n: int, reference_n: int) -> None:
+    """Raises ValueError where subsets are larger than one of the sets."""
+    least = min(n, reference_n)
+    if not 2 <= subset_size <= least:
+        raise ValueError(f"metric.subset_size={subset_size}: 2 .. {least:,}, the images of the smaller set")
 
 
 def _mmd2(x: Float[Tensor, "n D"], y: Float[Tensor, "n D"]) -> Float[Tensor, ""]:

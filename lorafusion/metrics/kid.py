@@ -1,7 +1,7 @@
 """metric=kid: kernel distance of samples to a data set (kernel_distance.py)."""
 
 from lorafusion.metrics.features import Extractor, Seen
-from lorafusion.metrics.kernel_distance import kernel_distance
+from lorafusion.metrics.kernel_distance import check_size, kernel_distance
 
 
 class KID:
@@ -28,6 +28,14 @@ class KID:
             samples.features, reference.features, subsets=self.subsets, subset_size=self.subset_size
         )
         return {self.name: mean, "std": std}
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        return self.name, "std"
+
+    def check(self, n: int, reference_n: int) -> None:
+        """Raises ValueError for subsets larger than a set."""
+        check_size(self.subset_size, n, reference_n)
 
     def describe(self) -> dict:
         return {"subsets": self.subsets, "subset_size": self.subset_size}

@@ -15,10 +15,17 @@ def record(folder: Path, metric: str, entry: dict[str, Any], subject: str) -> No
 
     subject:  the key of ``entry`` that says what was judged.
     """
-    try:
-        entries = json.loads((folder / NAME).read_text())
-        kept = {name: e for name, e in entries.items() if e[subject] == entry[subject]}
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):  # none yet, or not ours
-        kept = {}
+    kept = {name: e for name, e in read(folder).items() if e.get(subject) == entry[subject]}
     content = {**kept, metric: {**entry, "versions": versions()}}
     write_text(folder / NAME, json.dumps(content, indent=2) + "\n")
+
+
+def read(folder: Path) -> dict[str, dict[str, Any]]:
+    """Metric -> its entry; {} where none was written yet, or it is not ours."""
+    try:
+        entries = json.loads((folder / NAME).read_text())
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(entries, dict):
+        return {}
+    return {name: entry for name, entry in entries.items() if isinstance(entry, dict)}

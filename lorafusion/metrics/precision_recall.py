@@ -38,6 +38,14 @@ class PrecisionRecall:
         precision, recall = precision_recall(samples.features, reference.features, self.neighbours)
         return {"precision": precision, "recall": recall}
 
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        return "precision", "recall"
+
+    def check(self, n: int, reference_n: int) -> None:
+        """Raises ValueError where a set has no k neighbours."""
+        check_neighbours(self.neighbours, n, reference_n)
+
     def describe(self) -> dict:
         return {"neighbours": self.neighbours}
 
@@ -46,11 +54,17 @@ def precision_recall(
     samples: Float[Tensor, "N D"], reference: Float[Tensor, "M D"], neighbours: int = 3
 ) -> tuple[float, float]:
     """Raises ValueError where a set has not more images than ``neighbours``."""
-    if not 1 <= neighbours < min(len(samples), len(reference)):
-        raise ValueError(f"metric.neighbours={neighbours}: 1 .. {min(len(samples), len(reference)) - 1:,}")
+    check_neighbours(neighbours, len(samples), len(reference))
     a, b = samples.double(), reference.double()
     precision = within(a, b, radii(b, neighbours)).double().mean().item()
     return precision, within(b, a, radii(a, neighbours)).double().mean().item()
+
+
+def check_neighbours(neighbours: int, n: int, reference_n: int) -> None:
+    """Raises ValueError where a set has not more images than ``neighbours``."""
+    least = min(n, reference_n)
+    if not 1 <= neighbours < least:
+        raise ValueError(f"metric.neighbours={neighbours}: 1 .. {least - 1:,}")
 
 
 def radii(x: Float[Tensor, "N D"], neighbours: int) -> Float[Tensor, "N"]:

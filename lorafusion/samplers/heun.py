@@ -30,6 +30,7 @@ class Heun:
         churn_max: float = math.inf,
         churn_noise: float = 1.0,
     ):
+        self.steps, self.sigma_min, self.sigma_max, self.rho = steps, sigma_min, sigma_max, rho
         self.levels = rho_levels(steps, sigma_min, sigma_max, rho)
         self.churn, self.churn_min, self.churn_max, self.churn_noise = churn, churn_min, churn_max, churn_noise
 

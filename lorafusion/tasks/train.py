@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import cast
 
 from hydra.utils import instantiate
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from lorafusion import checkpoint
 from lorafusion.callbacks import callbacks_of
 from lorafusion.callbacks.checkpoint import Checkpoint, WholeFileIO
+from lorafusion.callbacks.ema import EMACallback
 from lorafusion.errors import UserError
 from lorafusion.logger import closing
 from lorafusion.tasks import initial, profile, run_folder
@@ -64,7 +65,7 @@ def build_trainer(cfg: DictConfig) -> Trainer:
     """The trainer of ``cfg``, its length and intervals turned from images into steps."""
     batch = cfg.data.batch_size
     validate_every = max(1, cfg.validate_every_images // batch) * cfg.trainer.accumulate_grad_batches
-    callbacks = _chosen(cfg.get("callbacks"))
+    callbacks = sorted(_chosen(cfg.get("callbacks")), key=_turn)
     return instantiate(
         cfg.trainer,
         max_steps=math.ceil(cfg.images / batch),
@@ -79,6 +80,13 @@ def build_trainer(cfg: DictConfig) -> Trainer:
         enable_checkpointing=False,  # Lightning's own; ours is a callback
         _convert_="all",
     )
+
+
+def _turn(callback: Callback) -> int:
+    """Averages first, for others look at them; checkpoints last, so that a run that is killed while it draws or
+    measures goes on from before and does that again.
+    """
+    return -1 if isinstance(callback, EMACallback) else 1 if isinstance(callback, Checkpoint) else 0
 
 
 def _chosen(nodes: DictConfig | None) -> list:

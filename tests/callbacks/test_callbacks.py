@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,15 @@ def test_progress_says_how_fast_and_how_long(tmp_path, terminal, capsys):
     assert "320 images in" in said
     assert "loss" in said
     assert ("320/320" in said) == terminal
+
+
+def test_time_aside_is_not_counted_as_training():
+    progress = Progress(100)
+    progress._start, progress._at = (7.0, 0), (8.0, 50)
+    with progress.aside():
+        time.sleep(0.02)
+    assert progress._start[0] >= 7.02
+    assert progress._at[0] - progress._start[0] == pytest.approx(1)
 
 
 class Fails(Callback):
