@@ -27,6 +27,6 @@ def aside(trainer: Trainer) -> Iterator[None]:
     """Work between two steps that is not training: callbacks that show or time it look away, by their own ``aside``."""
     with ExitStack() as stack:
         for callback in callbacks_of(trainer, Callback):
-            if hasattr(callback, "aside"):
-                stack.enter_context(callback.aside())
+            if (aside := getattr(callback, "aside", None)) is not None:
+                stack.enter_context(aside())
         yield

@@ -18,7 +18,7 @@ _STATM = Path("/proc/self/statm")  # Linux
 class Throughput(Callback):
     """every_steps: > 0. Logged then are
 
-    images_per_s:  of all devices together since the last time; validation and measuring do not count, checkpoints and grids do.
+    images_per_s:  of all devices together since the last time; without validation and metric, not without grids.
     memory_mib:    on a GPU the most that tensors took so far, elsewhere what the process takes now.
     lr:            learning rate of the last step.
     """

@@ -90,9 +90,8 @@ def composition_mistake(error: Exception, choices: Sequence[Override], registry:
     for choice in choices:
         group = choice.key_or_group
         if f"override '{group}'" in str(error) and (added := registry.offered_by(group)):
-            return Mistake(
-                f"{choice.input_line}: nothing here reads {group}", f"did you mean to add {' or '.join(added)}?"
-            )
+            shortest = " or ".join(sorted(added, key=len)[:3])
+            return Mistake(f"{choice.input_line}: nothing here reads {group}", f"did you mean to add {shortest}?")
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         given = [str(choice.input_line) for choice in choices if choice.key_or_group == group]

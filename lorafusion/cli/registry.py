@@ -94,10 +94,10 @@ class Registry:
         return added | {*flat(content, "" if package == "_global_" else package)}
 
     def offered_by(self, name: str) -> list[str]:
-        """The choices that would bring a setting, or a group, written as on the command line; lists come last."""
+        """The choices that would bring a setting, or a group, written as on the command line."""
         return [
             self._carried(group) + (f"{group}=[{option}]" if self.takes_list(group) else f"{group}={option}")
-            for group, options in sorted(self.groups.items(), key=lambda pair: self.takes_list(pair[0]))
+            for group, options in self.groups.items()
             for option in options
             if group not in ("experiment", name) and name in self.offers(group, option)
         ]
@@ -105,7 +105,7 @@ class Registry:
     def _carried(self, group: str) -> str:
         """What has to be chosen before a group that config.yaml does not choose from, with a space behind it."""
         carriers = [] if group in self.defaults else self.offered_by(group)
-        return f"{carriers[0]} " if carriers else ""
+        return f"{min(carriers, key=len)} " if carriers else ""
 
 
 def flat(node: Any, prefix: str = "") -> list[str]:
