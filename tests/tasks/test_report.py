@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from lorafusion.report.run import load
+from lorafusion.report.settings import at
 from tests.report import made_up
+from tests.tasks.runs import finish, tiny
 
 ROOT = Path(__file__).parents[2]
 RUN = """
@@ -50,3 +53,25 @@ def test_no_runs_is_one_line(tmp_path):
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"error: runs={tmp_path}: no run in there")
     assert not (tmp_path / "report").exists()
+
+
+def test_what_a_run_leaves_is_read(tmp_path):
+    """All of it: the report's idea of a run's folder is that of the tasks."""
+    folder = tmp_path / "run"
+    grid = ("callbacks.sample_grid.every_images=64", "callbacks.sample_grid.n=4", "process.num_steps=4")
+    callbacks = ("ema", "checkpoint", "sample_grid")
+    assert finish(tiny(folder, "images=160", "seed=5", *grid, callbacks=callbacks)) == 0
+    run = load(folder, "it")
+    assert run.problems == []
+    assert (run.state.name, run.state.error, run.images_seen, run.images, run.seed) == ("finished", None, 160, 160, 5)
+    assert (run.conditioning("conv"), run.conditioning("attn"), run.data) == ("shift", "uc_lora", "synthetic, 8 px")
+    assert {"loss", "val_loss"} <= {*run.history}
+    assert len(run.history["loss"]) == 10
+    assert [*run.grids] == [64, 128, 160]
+    assert run.parameters
+    assert run.macs
+    assert run.images_per_s
+    assert {"python", "torch", "git"} <= {*run.versions}
+    assert "seed=5" in run.overrides
+    assert str(tmp_path) not in repr(run.essence)
+    assert at(run.essence, "data.seed") is None
