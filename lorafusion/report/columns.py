@@ -59,6 +59,7 @@ def columns(groups: Sequence[Group]) -> list[Column]:
         Column("process", "process", lambda run: run.process, "word", always=False),
         *_settings(groups),
         *metrics(runs),
+        Column("nfe", "NFE", nfe, "whole", hint="evaluations of the network for a sample"),
         *_published(runs),
         Column("parameters", "parameters", lambda run: run.parameters, "whole"),
         Column("macs_per_image", "multiply-adds", lambda run: run.macs, "short", hint="of one image, forward"),
@@ -104,6 +105,11 @@ def value_of(run: Run, name: str, used: Counter[str]) -> Value | None:
 def _key(value: Value, used: Counter[str]) -> str:
     """A value's name, with that of its metric where several metrics have one so called."""
     return value.name if used[value.name] == 1 or value.name == value.entry else f"{value.entry}.{value.name}"
+
+
+def nfe(run: Run) -> int | None:
+    """Of the first value that says so."""
+    return next((value.nfe for value in run.values if value.nfe is not None), None)
 
 
 def last(run: Run, name: str) -> float | None:
@@ -154,11 +160,15 @@ def _published(runs: Sequence[Run]) -> list[Column]:
 
 
 def fid_difference(run: Run) -> float | None:
-    """None unless it was measured on as many images as published: fewer make FID larger."""
+    """None unless it was measured as the published one: on as many images, for fewer make it larger, and with as many
+    evaluations of the network for each, where both say.
+    """
     published = run.published("fid")
     found = next((value for value in run.values if value.name == "fid" and value.entry == "fid"), None)
-    same = found is not None and published is not None and (found.n or 0) >= PUBLISHED_N
-    return found.value - published if same and found and published is not None else None
+    if found is None or published is None or (found.n or 0) < PUBLISHED_N:
+        return None
+    differs = found.nfe is not None and run.published("nfe") not in (None, found.nfe)
+    return None if differs else found.value - published
 
 
 def parameters_difference(run: Run) -> float | None:

@@ -11,7 +11,7 @@ from lorafusion.report import offline_wandb, read
 from lorafusion.report.measured import Value, measured
 from lorafusion.report.read import Column, Damaged
 from lorafusion.report.settings import at, essence
-from lorafusion.report.state import State, number, state_of
+from lorafusion.report.state import State, count, number, state_of
 
 T = TypeVar("T")
 COSTS = {"images_per_s", "memory_mib", "lr"}  # columns of metrics.csv that say how it was trained, not how well
@@ -49,7 +49,7 @@ class Run:
 
     @property
     def seed(self) -> int | None:
-        return _whole(self.config.get("seed"))
+        return count(self.config.get("seed"))
 
     @property
     def title(self) -> str:
@@ -103,10 +103,10 @@ def load(folder: Path, name: str) -> Run:
     run.values, problems = measured(folder)
     run.problems += problems
     run.grids = _grids(folder / "samples")
-    run.parameters, run.macs = _whole(size.get("parameters")), _whole(size.get("macs_per_image"))
+    run.parameters, run.macs = count(size.get("parameters")), count(size.get("macs_per_image"))
     last = max((points[-1][0] for points in run.history.values() if points), default=0)
-    run.images_seen = max(_whole(status.get("images_seen")) or 0, int(last))
-    run.images = _whole(run.config.get("images")) or _whole(status.get("images"))
+    run.images_seen = max(count(status.get("images_seen")) or 0, int(last))
+    run.images = count(run.config.get("images")) or count(status.get("images"))
     run.state = state_of(folder, status, run.images_seen, run.images)
     return run
 
@@ -143,11 +143,3 @@ def _offline(run: Run, folder: Path) -> None:
 def _grids(folder: Path) -> dict[int, Path]:
     found = [(re.fullmatch(r"grid_(\d{1,15})\.png", file.name), file) for file in folder.glob("grid_*.png")]
     return {int(match[1]): file for match, file in sorted(found, key=lambda pair: pair[1].name) if match}
-
-
-def _whole(value: Any) -> int | None:
-    found = number(value)
-    try:
-        return None if found is None else int(found)
-    except (ValueError, OverflowError):  # nan, inf
-        return None

@@ -1,6 +1,7 @@
 """What became of a run: what its status.json says, and whether anybody is at it."""
 
 import fcntl
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,3 +54,9 @@ def is_locked(lock: Path) -> bool:
 def number(value: Any) -> float | None:
     """A number that a file holds, None for anything else."""
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def count(value: Any) -> int | None:
+    """A whole number that a file holds, rounded down; None for anything else, nan and inf too."""
+    found = number(value)
+    return int(found) if found is not None and math.isfinite(found) else None

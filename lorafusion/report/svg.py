@@ -9,6 +9,9 @@ from markupsafe import Markup, escape
 WIDTH, HEIGHT = 520, 330
 LEFT, RIGHT, TOP, BOTTOM = 60, 16, 12, 44  # margins around the plot
 
+HUGE = 1e150  # an axis ends there at the latest: beyond, numbers overflow
+FAR = 1e5  # pixels, of what lies beyond an axis
+
 
 def element(name: str, *inside: str, **attributes: object) -> Markup:
     """``class_`` is class, ``data_x`` is data-x. What is inside is escaped unless it is markup."""
@@ -38,7 +41,8 @@ class Axis:
 
     def __call__(self, value: float) -> float:
         low, high, value = map(self._scaled, (self.low, self.high, value))
-        return self.start + (value - low) / (high - low) * (self.end - self.start)
+        at = self.start + (value - low) / (high - low) * (self.end - self.start)
+        return min(max(at, -FAR), FAR)
 
     def _scaled(self, value: float) -> float:
         return math.log10(max(value, 1e-300)) if self.log else value
@@ -50,7 +54,7 @@ class Axis:
 
 def axis(values: Sequence[float], start: float, end: float, pad: float = 0.06, ratio: float = 5.0) -> Axis:
     """Around finite values; logarithmic where they are positive and the largest is over ``ratio`` times the least."""
-    low, high = min(values), max(values)
+    low, high = (math.copysign(min(max(abs(v), 1 / HUGE), HUGE), v) if v else v for v in (min(values), max(values)))
     log = low > 0 and high / low > ratio
     if log:
         margin = (high / low) ** pad

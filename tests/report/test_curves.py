@@ -45,7 +45,19 @@ def test_a_loss_that_is_never_finite_is_no_picture(tmp_path):
     assert curves(grouped([load(made_up.run(tmp_path / "r", rows=rows), "r")])) == []
 
 
-@pytest.mark.parametrize("values", [(0.0, 0.0, 0.0), (-1.0, 2.0, 5.0), (1e-9, 1e9, 1.0), (5.0, 5.0, 5.0), (1e300,) * 3])
+@pytest.mark.parametrize(
+    "values",
+    [
+        (0.0, 0.0, 0.0),
+        (-1.0, 2.0, 5.0),
+        (1e-9, 1e9, 1.0),
+        (5.0, 5.0, 5.0),
+        (1e300,) * 3,
+        (1e308, -1e308, 0.0),
+        (1e-300, 1e308, 1.0),
+        (5e-324,) * 3,
+    ],
+)
 def test_any_values_are_drawn(tmp_path, values):
     rows = [{"step": k, "nimg": 1000.0 * k, "val_loss": v} for k, v in enumerate(values)]
     (picture,) = curves(grouped([load(made_up.run(tmp_path / "r", rows=rows), "r")]))

@@ -51,14 +51,22 @@ def test_samples_say_what_drew_them(tmp_path):
     put(tmp_path, "samples/final/metrics.json", {"fid": {"fid": 2.0, "samples": {"n": 9}, "made": made}})
     put(tmp_path, "metrics.json", {"kid": {"kid": 0.5, "std": 0.1, "best": 0.4, "images_seen": 640, "made": [made]}})
     found = {v.name: (v.value, v.n, v.nimg) for v in measured(tmp_path)[0]}
-    assert found == {"fid": (2.0, 9, 777), "kid": (0.5, None, 640)}
+    assert found == {"fid": (2.0, 9, 777), "kid": (0.5, 4, 640)}
 
 
-def test_of_several_sets_the_smallest(tmp_path):
-    entry = {"samples": [{"n": 50_000}] * 3, "minimum": {"fid": 1.9}, "mean": {"fid": 2.0}, "all": []}
-    put(tmp_path, "samples/metrics.json", {"fid": entry})
+def test_of_several_sets_the_least_distance_and_the_mean_share(tmp_path):
+    less, more = {"fid": 1.9, "recall": 0.5}, {"fid": 2.0, "recall": 0.6}
+    put(tmp_path, "samples/metrics.json", {"fid": {"samples": [{"n": 50_000}] * 3, "minimum": less, "mean": more}})
+    put(tmp_path, "metrics/7/metrics.json", {"kid": {"minimum": {"kid": 1.0}, "mean": {"kid": 2.0}, "all": [{"n": 9}]}})
+    found = {v.name: (v.value, v.n) for v in measured(tmp_path)[0]}
+    assert found == {"fid": (1.9, 50_000), "recall": (0.6, 50_000), "kid": (1.0, 9)}
+
+
+def test_numbers_that_are_none(tmp_path):
+    put(tmp_path, "metrics.json", '{"fid": {"fid": NaN, "n": NaN, "images_seen": Infinity, "nfe": -Infinity}}')
     (value,) = measured(tmp_path)[0]
-    assert (value.value, value.n) == (1.9, 50_000)
+    assert (value.n, value.nimg, value.nfe) == (None, None, None)
+    assert value.value != value.value
 
 
 def test_damaged_files_are_named(tmp_path):

@@ -118,6 +118,15 @@ def test_fid_is_compared_with_the_paper_at_its_n_alone(tmp_path, n, difference):
     assert ("fid_difference" in [c.key for c in table([group]).columns]) == (n == 50_000)
 
 
+@pytest.mark.parametrize(("nfe", "compared"), [(35, True), (None, True), (18, False)])
+def test_fid_is_compared_with_the_paper_at_its_evaluations_alone(tmp_path, nfe, compared):
+    files = {"metrics.json": {"fid": {"fid": 2.1, "n": 50_000, "nfe": nfe}}}
+    (group,) = groups_of(tmp_path, {"metrics": files, "paper__fid": 1.96, "paper__nfe": 35})
+    keys = [column.key for column in table([group]).columns]
+    assert ("fid_difference" in keys) == compared
+    assert ("nfe" in keys) == (nfe is not None)
+
+
 def test_a_logged_fid_is_not_compared_with_the_paper(tmp_path):
     rows = [{"step": 1, "nimg": 1.0, "fid": 2.0}]
     (group,) = groups_of(tmp_path, {"rows": rows, "paper__fid": 1.96})
