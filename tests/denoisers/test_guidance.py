@@ -16,7 +16,7 @@ from lorafusion.errors import UserError
 from lorafusion.processes import Prediction
 from lorafusion.processes.edm import EDM
 from lorafusion.samplers.heun import Heun
-from lorafusion.tasks.sample import choose_guidance
+from lorafusion.tasks.drawer import choose_guidance
 
 
 def labelled(x, sigma):

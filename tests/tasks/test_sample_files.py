@@ -18,7 +18,7 @@ from lorafusion.samplers.ancestral import Ancestral
 from lorafusion.samplers.ddim import DDIM
 from lorafusion.samplers.heun import Heun
 from lorafusion.tasks import run_folder, sample_files
-from lorafusion.tasks.sample import cost
+from lorafusion.tasks.drawer import cost
 from lorafusion.tasks.shards import Shards
 from tests.data.test_edm_zip import read_by_the_rules
 from tests.tasks.runs import finish, run, tiny
