@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from lorafusion.errors import UserError
 from lorafusion.metrics import statistics
+from lorafusion.metrics.extractor.weights_file import sha256
 from lorafusion.metrics.features import Extractor, Seen, look_with_bar
 from lorafusion.metrics.statistics import About, Statistics
 
@@ -40,7 +41,12 @@ def from_file(extractor: Extractor, file: Path, shape: tuple[int, ...]) -> tuple
     """Statistics that somebody made, for samples (..., C, R, R). Raises UserError where they do not fit."""
     found = statistics.read(file)
     found.check(_about(extractor, shape), file)
-    return found, {"file": file.name, "dataset": found.about.dataset, **_origin(found.about)}
+    return found, {
+        "file": file.name,
+        "file_sha256": sha256(file),
+        "dataset": found.about.dataset,
+        **_origin(found.about),
+    }
 
 
 def from_images(extractor: Extractor, real: Real, kind: str, device: torch.device) -> tuple[Statistics | Seen, Origin]:
@@ -57,7 +63,7 @@ def from_images(extractor: Extractor, real: Real, kind: str, device: torch.devic
 def _kept(path: Path, extractor: Extractor, images: np.ndarray, about: About, device: torch.device) -> Statistics:
     """Statistics that were left here before, else made now."""
     found = _read(path, about)
-    if _all(found is not None, device):
+    if all_say(found is not None, device):
         assert found is not None
         return found
     moments = look_with_bar(extractor, images, {"moments"}, device, "reference").moments
@@ -88,7 +94,7 @@ def _read(path: Path, about: About) -> Statistics | None:
     return found
 
 
-def _all(true: bool, device: torch.device) -> bool:
+def all_say(true: bool, device: torch.device) -> bool:
     """Whether it is true on all processes, which have to go the same way."""
     if not dist.is_initialized():
         return true

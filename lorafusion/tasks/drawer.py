@@ -22,6 +22,7 @@ from torch import Tensor
 from lorafusion.denoisers.guidance import Guidance
 from lorafusion.draws import Draws
 from lorafusion.errors import UserError
+from lorafusion.metrics.reference import all_say
 from lorafusion.pictures import to_uint8
 from lorafusion.processes import Prediction, Process
 from lorafusion.progress import bar
@@ -29,6 +30,7 @@ from lorafusion.samplers import Sampler
 from lorafusion.tasks import run_folder, sample_files, together, weights
 from lorafusion.tasks.seeds import choose_labels, written
 from lorafusion.tasks.shards import Shards
+from lorafusion.versions import versions
 
 
 class Drawer:
@@ -69,11 +71,11 @@ class Drawer:
         labels, shards = self.labels(seeds), self._shards(seeds, out)
         sample_files.check_formats(formats, shards.shape[0])
         settings = self.settings(seeds, labels)
-        maker = {"versions": run_folder.versions(), "device": self._device(), "processes": self.world_size}
+        maker = {"versions": versions(), "device": self._device(), "processes": self.world_size}
         with run_folder.locked(out, "out") if self.rank == 0 else nullcontext():
             sample_files.check_strangers(out, seeds.numpy(), formats)
             there = not shards.folder.exists() and sample_files.are_there(out, settings, formats, maker)
-            if together.all_say(there, self.denoiser.device):
+            if all_say(there, self.denoiser.device):
                 return f"all {len(seeds):,} images were drawn with these settings already"
             shards.claim(settings, maker, first=self.rank == 0)
             if self.rank == 0:

@@ -4,16 +4,13 @@ Several sets, as EDM's protocol has three of other seeds, give the minimum, the 
 processes share the work, and the numbers are the same to the last bit.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from hydra.utils import instantiate
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
@@ -26,47 +23,46 @@ from lorafusion.metrics.reference import Origin, Real
 from lorafusion.metrics.statistics import Statistics
 from lorafusion.tasks import run_folder
 from lorafusion.tasks.evaluate_samples import Samples, check_fit, noise_like
-from lorafusion.tasks.run_data import choose, data_of
-from lorafusion.tasks.sample_files import record_of
-from lorafusion.tasks.sample_sets import read_set
+from lorafusion.tasks.run_data import choose
+from lorafusion.tasks.subjects import Subject, subject_of
+from lorafusion.tasks.together import processes
 
 Numbers = dict[str, float]
 
 
 def judge(cfg: DictConfig, metric: Any) -> None:
-    paths = cfg.samples if isinstance(cfg.samples, ListConfig) else [cfg.samples]
-    sets = [read_set(Path(path).expanduser().absolute()) for path in paths]
-    check_alike(sets)
     device = run_folder.device(cfg.device)
     metric.extractor.load(device)
+    subject = subject_of(cfg)
     with processes(device) as rank:
         try:
-            judgement = Judgement(cfg, metric, device, sets)
-            numbers = [judgement.of(samples.images, samples.labels, samples.file.name) for samples in sets]
+            judgement = Judgement(cfg, metric, device, subject)
+            sets = subject.sets()
+            numbers = [judgement.of(samples.images, samples.labels, name) for name, samples in sets]
             controls = judgement.controls() if cfg.controls else {}
         except ValueError as error:  # a setting that does not suit these images
             raise UserError(str(error)) from error
     if rank > 0:
         return
-    out = Path(cfg.out).expanduser().absolute() if cfg.out else home(sets[0].file)
-    record(out, metric.name, entry(judgement, numbers, controls), subject="samples")
+    out = Path(cfg.out).expanduser().absolute() if cfg.out else subject.home
+    record(out, metric.name, entry(judgement, [s for _, s in sets], numbers, controls), subject=subject.key)
     console = Console()
     console.print(judgement.heading(), soft_wrap=True)
-    shown = {str(samples.file): found for samples, found in zip(sets, numbers, strict=True)}
+    shown = {name: found for (name, _), found in zip(sets, numbers, strict=True)}
     console.print(table({**shown, **(summary(numbers) if len(sets) > 1 else {}), **controls}))
     print(out)
 
 
 class Judgement:
-    """One metric, its reference, and the samples. Raises ValueError and UserError where these do not go together."""
+    """One metric, its reference, and a subject. Raises ValueError and UserError where these do not go together."""
 
-    def __init__(self, cfg: DictConfig, metric: Any, device: torch.device, sets: list[Samples]):
-        self.cfg, self.metric, self.device, self.sets = cfg, metric, device, sets
+    def __init__(self, cfg: DictConfig, metric: Any, device: torch.device, subject: Subject):
+        self.cfg, self.metric, self.device, self.subject = cfg, metric, device, subject
         self.extractor = metric.extractor
         self.data: ImageData | None = None
         if (metric.reference and not cfg.get("reference")) or cfg.controls:
-            self.data = instantiate(data_of(sets[0].file, cfg), _convert_="all")
-            check_fit(sets[0], self.name, self.split(cfg.split)[0])
+            self.data = instantiate(cfg.data, _convert_="all")
+            check_fit(f"{subject.key}: {subject.file}", subject.shape, self.name, self.split(cfg.split)[0])
         self.reference, self.origin = self._reference()
 
     @property
@@ -92,10 +88,10 @@ class Judgement:
         """What the metric makes of real images of the other split, and of noise, as many as the samples at most."""
         other = "test" if self.cfg.split == "train" else "train"
         images, labels = self.split(other)
-        chosen = choose(len(images), len(self.sets[0].images))
+        chosen = choose(len(images), self.subject.shape[0])
         return {
             f"real {other} images": self.of(images[chosen], labels[chosen], other),
-            "uniform noise": self.of(noise_like(self.sets[0].images), None, "noise"),
+            "uniform noise": self.of(noise_like(self.subject.shape), None, "noise"),
         }
 
     def heading(self) -> str:
@@ -112,7 +108,7 @@ class Judgement:
             return None, {}
         if file := self.cfg.get("reference"):
             path = Path(file).expanduser().absolute()
-            return reference.from_file(self.extractor, path, self.sets[0].images.shape)
+            return reference.from_file(self.extractor, path, self.subject.shape)
         assert self.data is not None
         split = self.data.split(self.cfg.split)
         real = Real(split.images, f"{self.data.name} {self.cfg.split}", split.meta["sha256"], split.folder)
@@ -120,21 +116,6 @@ class Judgement:
 
     def _look(self, images: np.ndarray, takes: set[str], name: str) -> Seen:
         return look_with_bar(self.extractor, images, takes, self.device, name)
-
-
-def check_alike(sets: list[Samples]) -> None:
-    """Raises UserError where sets differ in number or shape."""
-    for samples in sets[1:]:
-        if samples.images.shape != sets[0].images.shape:
-            raise UserError(
-                f"samples: {samples.file} holds {samples.images.shape}, {sets[0].file} {sets[0].images.shape}: "
-                "sets that are reported together are equal in number and shape"
-            )
-
-
-def home(samples: Path) -> Path:
-    """Of metrics.json: beside a file, and beside images/ of task=sample; else in the folder of images."""
-    return samples.parent if samples.is_file() or (samples.parent / "samples.json").is_file() else samples
 
 
 def summary(numbers: list[Numbers]) -> dict[str, Numbers]:
@@ -145,16 +126,14 @@ def summary(numbers: list[Numbers]) -> dict[str, Numbers]:
     }
 
 
-def entry(judgement: Judgement, numbers: list[Numbers], controls: dict[str, Numbers]) -> dict[str, Any]:
+def entry(
+    judgement: Judgement, sets: list[Samples], numbers: list[Numbers], controls: dict[str, Numbers]
+) -> dict[str, Any]:
     """Numbers themselves of one set; of several the minimum, the mean, and all."""
-    sets, extractor = judgement.sets, judgement.extractor
-    subjects = [{"file": s.file.name, "sha256": s.sha256, "n": len(s.images)} for s in sets]
-    several = {**summary(numbers), "all": numbers}
-    _, channels, side, _ = sets[0].images.shape
-    made = [record_of(home(s.file)) for s in sets]
+    extractor, (_, channels, side, _) = judgement.extractor, judgement.subject.shape
     return {
-        "samples": subjects[0] if len(sets) == 1 else subjects,
-        **(numbers[0] if len(sets) == 1 else several),
+        **judgement.subject.described(sets),
+        **(numbers[0] if len(sets) == 1 else {**summary(numbers), "all": numbers}),
         **judgement.metric.describe(),
         "extractor": {
             "name": extractor.name,
@@ -164,7 +143,6 @@ def entry(judgement: Judgement, numbers: list[Numbers], controls: dict[str, Numb
         },
         "reference": judgement.origin or None,
         "images": {"resolution": side, "channels": channels},
-        "made": (made[0] if len(made) == 1 else made) or None,
         "controls": controls,
     }
 
@@ -179,19 +157,3 @@ def table(rows: dict[str, Numbers]) -> Table:
         cells = [numbers.get(key) for key in columns]
         shown.add_row(name, *("" if v is None else f"{v:,}" if isinstance(v, int) else f"{v:.5g}" for v in cells))
     return shown
-
-
-@contextmanager
-def processes(device: torch.device) -> Iterator[int]:
-    """Connects those that torchrun started, where it did; yields this one's rank."""
-    rank, world_size = run_folder.place()
-    if world_size == 1 or dist.is_initialized():
-        yield rank
-        return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield rank
-    finally:
-        dist.destroy_process_group()

@@ -26,7 +26,7 @@ from lorafusion.processes.ddpm import DDPM
 from lorafusion.progress import bar
 from lorafusion.samplers import Progress
 from lorafusion.tasks import run_folder
-from lorafusion.tasks.run_data import choose, data_of
+from lorafusion.tasks.run_data import choose
 
 _BOUND = 4 << 40  # keeps these draws apart from those of training, validation and sampling
 
@@ -36,7 +36,7 @@ def judge(cfg: DictConfig, metric: BitsPerDim) -> None:
     run = run_folder.saved_config(path)
     denoiser = run_folder.restore(path, run, ema=cfg.ema).to(run_folder.device(cfg.device))
     bound = bound_of(denoiser.process, cfg.steps)
-    data: ImageData = instantiate(data_of(path, cfg), _convert_="all")
+    data: ImageData = instantiate(cfg.data, _convert_="all")
     images, labels, index = chosen_images(data, cfg.split, cfg.n)
     with bar("bounding", unit="evaluations") as progress:
         measure(metric, bound, denoiser, images, labels, index, cfg.batch_size, progress)

@@ -18,7 +18,7 @@ from lorafusion.errors import UserError
 from lorafusion.metrics.digits import Digits, Measured
 from lorafusion.metrics.metrics_file import record
 from lorafusion.progress import bar
-from lorafusion.tasks.run_data import choose, data_of
+from lorafusion.tasks.run_data import choose
 
 SAMPLES = "samples.npz"
 
@@ -35,16 +35,16 @@ class Samples:
 
 def judge(cfg: DictConfig, metric: Digits) -> None:
     samples = read_samples(find_samples(Path(cfg.samples).expanduser().absolute()))
-    data: ImageData = instantiate(data_of(samples.file, cfg), _convert_="all")
+    data: ImageData = instantiate(cfg.data, _convert_="all")
     train, test = data.arrays("train"), data.arrays("test")
-    check_fit(samples, data.name, train[0])
+    check_fit(f"samples: {samples.file}", samples.images.shape, data.name, train[0])
     with bar("training the digit classifier, once", unit="steps") as progress:
         metric.prepare(*train, *test, progress)
     held_out = choose(len(test[0]), len(samples.images))  # a Frechet distance depends on N: rows should share it
     rows = {
         "samples": metric.measure(samples.images, samples.labels),
         "held-out real digits": metric.measure(*(part[held_out] for part in test)),
-        "uniform noise": metric.measure(noise_like(samples.images)),
+        "uniform noise": metric.measure(noise_like(samples.images.shape)),
     }
     console = Console()
     console.print(f"{samples.file} beside {data.name} at {data.resolution} px", soft_wrap=True)
@@ -116,15 +116,15 @@ def checked(file: Path, sha256: str, images: np.ndarray, labels: np.ndarray | No
     return Samples(file, sha256, np.ascontiguousarray(images), labels)
 
 
-def check_fit(samples: Samples, name: str, real: np.ndarray) -> None:
-    """Raises UserError where samples and real images differ in size or channels."""
-    (_, c, h, w), (_, channels, resolution, _) = samples.images.shape, real.shape
+def check_fit(subject: str, shape: tuple[int, ...], name: str, real: np.ndarray) -> None:
+    """Raises UserError where a subject's images (N, C, R, R) and real images differ in size or channels."""
+    (_, c, h, w), (_, channels, resolution, _) = shape, real.shape
     if (c, h, w) != (channels, resolution, resolution):
         raise UserError(
-            f"samples: {samples.file} has images of {h} x {w} pixels, {c} channels; data {name} has "
+            f"{subject} has images of {h} x {w} pixels, {c} channels; data {name} has "
             f"{resolution} x {resolution}, {channels}: choose data=..., data.resolution={h}, data.channels={c}"
         )
 
 
-def noise_like(images: np.ndarray) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, images.shape, np.uint8)
+def noise_like(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)

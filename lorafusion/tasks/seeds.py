@@ -31,6 +31,27 @@ def parse_seeds(seeds: str | int | ListConfig | list[str] | None, n: int) -> Int
     return found
 
 
+def seed_sets(seeds: str | int | ListConfig | None, n: int, sets: int) -> list[Int[Tensor, "N"]]:
+    """Sets of equally many seeds, none in two of them: the items of a list; or None = so many sets of n.
+
+    Raises UserError on anything else.
+    """
+    if sets < 1 or (sets > 1 and seeds is not None):
+        raise UserError(f"sets={sets} seeds={seeds}: either how many sets of n, or a list: seeds=[0-49,50-99] is two")
+    if seeds is None:
+        parts = [*parse_seeds(None, n * sets).split(n)] if n > 0 else [parse_seeds(None, n)]
+    else:
+        parts = [parse_seeds(part, 0) for part in (seeds if isinstance(seeds, ListConfig) else [seeds])]
+    sizes = {len(part) for part in parts}
+    if sizes == {1}:
+        raise UserError(f"seeds={seeds} n={n}: a set of one image; a list has sets as its items: 0-63 is one of 64")
+    if len(sizes) > 1:
+        raise UserError(f"seeds={seeds}: sets of {', '.join(map(str, sorted(sizes)))} images; they are of one size")
+    if len(torch.cat(parts).unique()) < sum(map(len, parts)):
+        raise UserError(f"seeds={seeds}: a seed comes twice; sets differ in all their seeds")
+    return parts
+
+
 def written(seeds: Int[Tensor, "N"]) -> list[str]:
     """What ``parse_seeds`` reads as these: ['0-63', '70']."""
     breaks = (seeds.diff() != 1).nonzero().flatten() + 1

@@ -33,12 +33,3 @@ def meet() -> None:
     """Wait until all are here; nothing to do for processes that are not connected."""
     if connected():
         dist.barrier()
-
-
-def all_say(true: bool, device: torch.device) -> bool:
-    """Whether it is true on all of them; of processes that are not connected each answers for itself."""
-    if not connected():
-        return true
-    flag = torch.tensor(int(true), device=device)
-    dist.all_reduce(flag, dist.ReduceOp.MIN)
-    return bool(flag)

@@ -54,7 +54,7 @@ MISTAKES = {
     "sampler.eta=0.5": "did you mean to add sampler=ddim?",
     "sampler=heun sampler.ro=5": "did you mean sampler.rho=5?",
     "sed=1": "did you mean seed=1?",
-    "n=5": "did you mean to add task=evaluate metric=bpd or task=sample?",
+    "n=5": "did you mean to add task=evaluate metric=bpd or task=evaluate or task=sample?",
     "metric=bpd": "did you mean to add task=evaluate?",
     "~sampler.stps": "did you mean ~sampler.steps?",
     "+seed=1": "did you mean seed=1?",

@@ -178,7 +178,7 @@ class TestMetricsFile:
 
 class TestControls:
     def test_noise_is_uniform(self):
-        noise = noise_like(np.zeros((50, 1, 16, 16), np.uint8))
+        noise = noise_like((50, 1, 16, 16))
         counts = np.bincount(noise.ravel(), minlength=256)
         assert noise.dtype == np.uint8
         assert abs(counts - 50).max() < 6 * 50**0.5
