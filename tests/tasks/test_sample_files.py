@@ -17,9 +17,10 @@ from lorafusion.processes.iddpm import IDDPM
 from lorafusion.samplers.ancestral import Ancestral
 from lorafusion.samplers.ddim import DDIM
 from lorafusion.samplers.heun import Heun
-from lorafusion.tasks import run_folder, sample_files
+from lorafusion.tasks import drawer, run_folder, sample_files
 from lorafusion.tasks.drawer import cost
 from lorafusion.tasks.shards import Shards
+from lorafusion.versions import versions
 from tests.data.test_edm_zip import read_by_the_rules
 from tests.tasks.runs import finish, run, tiny
 
@@ -83,7 +84,7 @@ def test_the_record_says_what_made_them(trained, tmp_path):
     assert record["sampler"]["churn_max"] == "inf"  # JSON has no infinity
     assert (record["guidance"], record["labels"]["asked"], record["device"]) == (None, 2, "cpu")
     assert record["formats"] == ["npz"]
-    assert record["made_by"] == [{"versions": run_folder.versions(), "device": "cpu", "processes": 1}]
+    assert record["made_by"] == [{"versions": versions(), "device": "cpu", "processes": 1}]
 
 
 @pytest.mark.parametrize(
@@ -146,12 +147,12 @@ def test_a_kill_while_files_are_written_loses_nothing(trained, tmp_path, monkeyp
 def test_what_is_there_is_not_drawn_again_unless_the_code_may_have_changed(trained, tmp_path, monkeypatch, capsys):
     stamp = (tmp_path / "samples.json").stat
     for git, drawn in (("abc", True), ("abc", False), ("abd", True), ("abd+", True), ("abd+", True)):
-        monkeypatch.setattr(run_folder, "versions", lambda git=git: {"git": git})
+        monkeypatch.setattr(drawer, "versions", lambda git=git: {"git": git})
         before = stamp().st_mtime_ns if (tmp_path / "samples.json").exists() else 0
         draw(trained, tmp_path, "n=2")
         assert (stamp().st_mtime_ns != before) is drawn
         assert ("all 2 images were drawn with these settings already" in capsys.readouterr().out) is not drawn
-    monkeypatch.setattr(run_folder, "versions", lambda: {"git": "abc"})
+    monkeypatch.setattr(drawer, "versions", lambda: {"git": "abc"})
     draw(trained, tmp_path, "n=2")
     (tmp_path / "images" / "000001.png").unlink()
     draw(trained, tmp_path, "n=2")
