@@ -14,6 +14,7 @@ from lorafusion.tasks.dashboard_panels import workspace
 from tests.logger.wandb_files import read_runs
 from tests.tasks.runs import CONF, losses, tiny
 
+HUGE = 10**13
 OFFLINE = ("logger=[csv,wandb]", "logger.wandb.mode=offline")
 
 
@@ -34,7 +35,7 @@ def command_line(arguments: tuple[str, ...], home: Path) -> None:
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    """The folder of a multirun over rank=4,-1,2; its second job fails."""
+    """The folder of a multirun over rank=4,HUGE,2; its second job fails: there is no memory for such weights."""
     root = tmp_path_factory.mktemp("wandb")
     (root / "home").mkdir()
     folder = root / "sweeps" / "rank"
@@ -52,7 +53,7 @@ def sweep(tmp_path_factory):
     )
     overrides = tiny(folder, *OFFLINE, *everything, callbacks=("ema", "checkpoint", "throughput", "sample_grid"))
     overrides = tuple(o for o in overrides if not o.startswith("paths.run_dir"))
-    arguments = ("-m", *overrides, "conditioning.attn.uc_lora.rank=4,-1,2", f"hydra.sweep.dir={folder}")
+    arguments = ("-m", *overrides, f"conditioning.attn.uc_lora.rank=4,{HUGE},2", f"hydra.sweep.dir={folder}")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["lorafusion.tasks.train", "lorafusion.callbacks.ema", "hydra.utils"])
     process = context.Process(target=command_line, args=(arguments, root / "home"))
@@ -72,7 +73,7 @@ def runs(sweep):
 
 def test_three_runs_of_one_group_with_names_of_their_own(runs, sweep):
     assert [r.run["display_name"] for r in runs] == [
-        f"synthetic-nano-ddpm-shift-uc_lora-r{rank}-s0" for rank in (4, -1, 2)
+        f"synthetic-nano-ddpm-shift-uc_lora-r{rank}-s0" for rank in (4, HUGE, 2)
     ]
     assert {r.run["run_group"] for r in runs} == {"sweeps/rank"}
     assert {r.run["job_type"] for r in runs} == {"train"}
@@ -86,7 +87,7 @@ def test_a_failed_job_is_a_failed_run(runs):
 
 
 def test_the_config_is_the_resolved_one(runs):
-    for rank, recorded in zip((4, -1, 2), runs, strict=True):
+    for rank, recorded in zip((4, HUGE, 2), runs, strict=True):
         config = recorded.config
         assert config["conditioning"]["attn"]["uc_lora"]["rank"] == rank
         assert config["choices"]["rank"] == rank
