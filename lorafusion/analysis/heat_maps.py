@@ -51,7 +51,11 @@ def squares(rows: Mapping[str, Mapping[str, Float[np.ndarray, "N N"]]], axis: Ax
 
 
 def layer_maps(layers: Sequence[str], maps: Mapping[str, Float[np.ndarray, "L N"]], axis: Axis) -> Any:
-    """Side by side, each titled: a line a layer, a column a condition, and a scale of colours from 0 of its own."""
+    """Side by side, each titled: a line a layer, a column a condition.
+
+    Each has a scale of colours of its own, by square roots from 0, for layers differ tenfold.
+    """
+    from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
@@ -62,7 +66,9 @@ def layer_maps(layers: Sequence[str], maps: Mapping[str, Float[np.ndarray, "L N"
     ):
         high = float(np.max(values, where=np.isfinite(values), initial=0)) or 1.0
         extent = (*axis.edges, len(layers) - 0.5, -0.5)
-        drawn = place.imshow(values, aspect="auto", interpolation="nearest", vmin=0, vmax=high, extent=extent)
+        drawn = place.imshow(
+            values, aspect="auto", interpolation="nearest", norm=PowerNorm(0.5, 0, high), extent=extent
+        )
         place.set_xticks(*axis.ticks)
         place.set_yticks(range(len(layers)), layers)
         place.tick_params(labelsize=7, length=2)

@@ -47,7 +47,7 @@ def levels_of(process: Process, sampler: Sampler, points: int) -> Levels:
     asked = asked_for(process, sampler)
     place = np.linspace(asked.min().log().item(), asked.max().log().item(), points)
     return Levels(
-        torch.from_numpy(place).exp(), Axis("levels", "noise level sigma", place, _decades(place)), discrete=False
+        torch.from_numpy(place).exp(), Axis("levels", r"noise level $\sigma$", place, _decades(place)), discrete=False
     )
 
 

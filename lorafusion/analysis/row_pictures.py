@@ -39,8 +39,8 @@ def image_sheet(rows: Sequence[Any], images: Mapping[str, UInt8[np.ndarray, "row
 
 
 def confidence_curves(rows: Sequence[Any], seen: Mapping[str, Float[np.ndarray, "rows N S K"]]) -> Any:
-    """One pair of axes a row; a colour a class, a style a run; the line is the mean over the seeds, the band the middle
-    half of them.
+    """One pair of axes a row; a colour a class, a style a run; the line is the mean over the seeds. Of one run alone a
+    band shows the middle half of them.
     """
     from matplotlib.figure import Figure
 
@@ -56,13 +56,13 @@ def confidence_curves(rows: Sequence[Any], seen: Mapping[str, Float[np.ndarray, 
                 y, colour = p[r, :, :, follows], f"C{c}"
                 style = ("-", "--", ":", "-.")[k % 4]
                 place.plot(row.place, y.mean(axis=0), style, color=colour, label=f"class {follows}, {run}")
-                if len(y) > 1:
+                if len(y) > 1 and len(seen) == 1:
                     low, high = np.quantile(y, (0.25, 0.75), axis=0)
                     place.fill_between(row.place, low, high, color=colour, alpha=0.1, linewidth=0)
         place.set_title(row.title, fontsize=10)
         place.set(xlabel="a", ylim=(-0.03, 1.03))
         place.grid(alpha=0.3)
-        place.legend(fontsize=7)
+        place.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, frameon=False)
     for place in axes[:, 0]:
         place.set_ylabel("probability, as the classifier sees it", fontsize=8)
     return figure
