@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from lorafusion.report.groups import Group
-from lorafusion.report.page import differences_of, heading, winners
+from lorafusion.report.page import differences_of, errors, heading, winners
 from lorafusion.report.settings import MISSING, show
 from lorafusion.report.state import STATES
 from lorafusion.report.table import Cell, Table
@@ -22,7 +22,13 @@ def markdown(groups: Sequence[Group], table: Table) -> str:
         "Means over seeds ± their standard deviation; the best of what may be compared in bold.",
         *_list("Best", (f"{escape(w.title)}: {escape(w.group.label)}, {w.text}" for w in winners(groups, table))),
         *_differences(groups),
-        *_list("Failed", (f"{escape(r.name)}: {escape(r.state.error)}" for r in runs if r.state.error)),
+        *_list(
+            "Failed",
+            (
+                f"{', '.join(escape(run.name) for run in failed)} {state}: {escape(error)}"
+                for (state, error), failed in errors(groups).items()
+            ),
+        ),
         *_list("Not read", (f"{escape(r.name)}: {escape(said)}" for r in runs for said in r.problems)),
     ]
     return "\n\n".join(parts) + "\n"

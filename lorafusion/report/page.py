@@ -19,6 +19,7 @@ from lorafusion.report.groups import Group
 from lorafusion.report.numbers import whole
 from lorafusion.report.pareto import paretos
 from lorafusion.report.rivals import rivals, value_of
+from lorafusion.report.run import Run
 from lorafusion.report.samples import Grid, grids
 from lorafusion.report.settings import MISSING, Difference, differences, show
 from lorafusion.report.state import STATES
@@ -63,6 +64,7 @@ def content(groups: Sequence[Group], table: Table) -> dict[str, Any]:
         "table": table,
         "winners": winners(groups, table),
         "facets": facets(groups),
+        "errors": errors(groups),
         "states": [(s, n) for s in STATES if (n := sum(run.state.name == s for run in runs))],
         "curves": drawn,
         "paretos": paretos(groups),
@@ -110,6 +112,15 @@ def _winners(column: Column, groups: Sequence[Group], table: Table) -> list[Winn
             first, second = (cells[id(group)] for group in known[:2])
             title = f"{column.title}: {where}" if where else column.title
             found.append(Winner(title, known[0], first.text, first.spread, f"{known[1].label} {second.text}"))
+    return found
+
+
+def errors(groups: Sequence[Group]) -> dict[tuple[str, str], list[Run]]:
+    """(state, error) -> the runs that it ended."""
+    found: dict[tuple[str, str], list[Run]] = {}
+    for run in (run for group in groups for run in group.runs):
+        if run.state.error:
+            found.setdefault((run.state.name, run.state.error), []).append(run)
     return found
 
 

@@ -151,6 +151,14 @@ def test_half_finished_runs(tmp_path):
         assert said in table.replace("\\", "")
 
 
+def test_one_error_of_many_runs_is_said_once(tmp_path):
+    for seed, said in enumerate(("no images", "no images", "no room")):
+        made_up.run(tmp_path / "runs" / "abc"[seed], status={"state": "failed", "error": said}, seed=seed)
+    compare.write(compare.read(find([str(tmp_path / "runs")])), tmp_path / "report")
+    assert "- a, b failed: no images\n- c failed: no room\n" in (tmp_path / "report/report.md").read_text()
+    assert (tmp_path / "report/report.html").read_text().count('<p class="error">') == 2
+
+
 def test_one_run_alone(tmp_path):
     made_up.run(tmp_path / "only", rows=[{"step": 1, "nimg": 1.0, "loss": 1.0}])
     compare.write(compare.read(find([str(tmp_path / "only")])), tmp_path / "report")
