@@ -9,7 +9,7 @@ from jaxtyping import Float
 from lorafusion.analysis.axis import Axis
 
 DPI = 110
-_COLUMNS = 8  # maps side by side
+_COLUMNS = 8  # maps side by side, at most
 _GREY = "0.8"  # of what is not known
 
 
@@ -21,8 +21,8 @@ def squares(rows: Mapping[str, Mapping[str, Float[np.ndarray, "N N"]]], axis: Ax
     from matplotlib.figure import Figure  # slow to import, and only needed here
 
     layers = [*next(iter(rows.values()))]
-    columns = min(len(layers), _COLUMNS)
-    blocks = -(-len(layers) // columns)
+    blocks = -(-len(layers) // _COLUMNS)
+    columns = -(-len(layers) // blocks)
     width, height = 1.25 * columns + 1.5, blocks * (1.22 * len(rows) + 0.32) + 0.55
     figure = Figure(figsize=(max(width, 4.5), height), dpi=DPI, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0.02, hspace=0.02)  # pyright: ignore

@@ -21,6 +21,7 @@ from lorafusion.tasks import analyze_images, analyze_layers, run_folder, weights
 
 LOOK = {"layers": analyze_layers.look, "images": analyze_images.look}
 RECORD = "analysis.json"
+SUFFIXES = {".png", ".csv", ".npz"}
 
 
 def analyze(cfg: DictConfig) -> None:
@@ -31,8 +32,10 @@ def analyze(cfg: DictConfig) -> None:
         Path(cfg.out).expanduser().absolute() if cfg.out else run_folder.results(paths[0], f"analysis/{analysis.name}")
     )
     with run_folder.locked(out, "out"):
-        write(found, analysis.name, out)
-        about = {"analysis": analysis.name, **describe(cfg, paths), "versions": run_folder.versions()}
+        for old in made_before(out):
+            (out / old).unlink(missing_ok=True)
+        files = write(found, analysis.name, out)
+        about = {"analysis": analysis.name, **describe(cfg, paths), "files": files, "versions": run_folder.versions()}
         write_text(out / RECORD, json.dumps(_finite({**about, **found.numbers}), indent=2) + "\n")
     console = Console()
     for said in found.said:
@@ -56,8 +59,17 @@ def describe(cfg: DictConfig, paths: list[Path]) -> dict[str, Any]:
     return {"checkpoints": files, "ema": cfg.ema, "settings": {k: v for k, v in settings.items() if k != "_target_"}}
 
 
-def write(found: Found, name: str, out: Path) -> None:
-    """<picture>.png, <table>.csv, <name>.npz"""
+def made_before(out: Path) -> list[str]:
+    """The files of the analysis whose record lies there: what the next one does not make must not stay beside it."""
+    try:
+        files = json.loads((out / RECORD).read_text())["files"]
+        return [f for f in files if Path(f).name == f and Path(f).suffix in SUFFIXES]  # somebody may have edited it
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def write(found: Found, name: str, out: Path) -> list[str]:
+    """<picture>.png, <table>.csv, <name>.npz; returns their names."""
     for picture, figure in found.pictures.items():
         with replacing(out / f"{picture}.png") as temporary:
             figure.savefig(temporary, dpi=figure.dpi, format="png")
@@ -68,6 +80,7 @@ def write(found: Found, name: str, out: Path) -> None:
             writer.writerows(rows)
     with replacing(out / f"{name}.npz") as temporary:
         np.savez_compressed(temporary, allow_pickle=False, **found.arrays)  # pyright: ignore[reportArgumentType]
+    return [*(f"{p}.png" for p in found.pictures), *(f"{t}.csv" for t in found.tables), f"{name}.npz"]
 
 
 def _finite(value: Any) -> Any:

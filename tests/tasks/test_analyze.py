@@ -164,6 +164,17 @@ def test_two_runs_in_one_picture_with_a_classifier(conditional, tmp_path, capsys
     assert json.loads((out / "analysis.json").read_text())["extractor"]["name"] == "module"
     assert "class 4, other" in capsys.readouterr().out
 
+    mine = (tmp_path / "outside.png", out / "notes.txt", out / "mine.png")
+    for path in mine:
+        path.write_text("mine")
+    record = json.loads((out / "analysis.json").read_text())
+    assert {*record["files"]} == {"images.png", "confidence.png", "confidence.csv", "class_scaling.npz"}
+    record["files"] += ["../outside.png", "notes.txt"]
+    (out / "analysis.json").write_text(json.dumps(record))
+    run(conditional, "analysis.steps=2", "seeds=0", f"out={out}", name="class_scaling")  # without a classifier
+    assert sorted(p.name for p in out.iterdir() if p.suffix in (".png", ".csv")) == ["images.png", "mine.png"]
+    assert all(path.is_file() for path in mine)
+
 
 class Judge(torch.nn.Module):
     """Ten classes, of the first ten pixels."""
