@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from lorafusion.report.groups import Group
-from lorafusion.report.page import differences_of, errors, heading, winners
+from lorafusion.report.page import Winner, differences_of, errors, heading, winners
 from lorafusion.report.settings import MISSING, show
 from lorafusion.report.state import STATES
 from lorafusion.report.table import Cell, Table
@@ -20,7 +20,9 @@ def markdown(groups: Sequence[Group], table: Table) -> str:
         "; ".join([*same, ", ".join(states)]),
         _runs(table),
         "Means over seeds ± their standard deviation; the best of what may be compared in bold.",
-        *_list("Best", (f"{escape(w.title)}: {escape(w.group.label)}, {w.text}" for w in winners(groups, table))),
+        *_list(
+            "Best", (f"{escape(w.title)}: {escape(w.group.label)}, {w.text}{_next(w)}" for w in winners(groups, table))
+        ),
         *_differences(groups),
         *_list(
             "Failed",
@@ -43,6 +45,10 @@ def _runs(table: Table) -> str:
     heads = [escape(column.title) for column in table.columns]
     rules = ["---" if column.is_word or column.key == "seed" else "---:" for column in table.columns]
     return _rows([heads, rules, *([_cell(cell) for cell in row.cells] for row in table.rows)])
+
+
+def _next(winner: Winner) -> str:
+    return f"; next {escape(winner.second)}" + (", within the spread over seeds" if winner.close else "")
 
 
 def _cell(cell: Cell) -> str:

@@ -18,7 +18,7 @@ from lorafusion.report.curves import Picture, curves
 from lorafusion.report.groups import Group
 from lorafusion.report.numbers import whole
 from lorafusion.report.pareto import paretos
-from lorafusion.report.rivals import rivals, value_of
+from lorafusion.report.rivals import mean_of, rivals, value_of
 from lorafusion.report.run import Run
 from lorafusion.report.samples import Grid, grids
 from lorafusion.report.settings import MISSING, Difference, differences, show
@@ -28,13 +28,17 @@ from lorafusion.report.table import Table
 
 @dataclass(frozen=True)
 class Winner:
-    """Of a metric among groups that may be compared; second is the next best's text, '' where there is none."""
+    """Of a metric among groups that may be compared; second is the next best.
+
+    close:  the second is no further off than the standard deviation of either over its seeds.
+    """
 
     title: str
     group: Group
     text: str
     spread: str
     second: str
+    close: bool
 
 
 def html(groups: Sequence[Group], table: Table) -> str:
@@ -111,8 +115,14 @@ def _winners(column: Column, groups: Sequence[Group], table: Table) -> list[Winn
         if len({value_of(column, group) for group in known}) > 1:
             first, second = (cells[id(group)] for group in known[:2])
             title = f"{column.title}: {where}" if where else column.title
-            found.append(Winner(title, known[0], first.text, first.spread, f"{known[1].label} {second.text}"))
+            next_best = f"{known[1].label} {second.text}"
+            found.append(Winner(title, known[0], first.text, first.spread, next_best, _close(column, *known[:2])))
     return found
+
+
+def _close(column: Column, a: Group, b: Group) -> bool:
+    spreads = [found.spread or 0.0 for group in (a, b) if (found := mean_of(column, group))]
+    return abs(value_of(column, a) - value_of(column, b)) <= max(spreads)
 
 
 def errors(groups: Sequence[Group]) -> dict[tuple[str, str], list[Run]]:

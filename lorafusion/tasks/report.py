@@ -21,7 +21,9 @@ def report(cfg: DictConfig) -> None:
     console = Console()
     console.print(f"{len(runs)} runs of {len(groups)} configurations; [bold]{escape(str(out / 'report.html'))}[/bold]")
     for winner in winners(groups, table(groups)):
-        console.print(escape(f"best {winner.title}: {winner.group.label}, {winner.text}"), soft_wrap=True)
+        console.print(
+            escape(f"best {winner.title}: {winner.group.label}, {winner.text}; next {winner.second}"), soft_wrap=True
+        )
     not_read = sum(len(run.problems) for run in runs)
     if not_read:
         console.print(f"{not_read} files or lines were not read: they are listed in the report")

@@ -9,6 +9,8 @@ import pytest
 
 from lorafusion.report import compare
 from lorafusion.report.find import find
+from lorafusion.report.page import winners
+from lorafusion.report.table import table
 from tests.report import made_up
 
 EVIL = "<script>alert(1)</script>"
@@ -77,6 +79,20 @@ def test_markdown_is_a_table(sweep):
     assert "**0.03" in text
     assert "loss is not finite at 46,080 images seen" in text
     assert "<" not in text.replace("&lt;", "")
+
+
+def test_a_win_within_the_spread_is_said_to_be_so(tmp_path):
+    values = {"none": (0.30, 0.40), "ada_ln": (0.36, 0.38), "uc_lora": (0.10, 0.10)}
+    for attn, seeds in values.items():
+        for seed, value in enumerate(seeds):
+            rows = [{"step": 1, "nimg": 9.0, "val_loss": value, "fid": 10 * value if attn != "uc_lora" else ""}]
+            made_up.run(tmp_path / "runs" / f"{attn}{seed}", rows=rows, attn=attn, seed=seed)
+    groups = compare.read(find([str(tmp_path / "runs")]))
+    loss, fid = winners(groups, table(groups))
+    assert (loss.group.label, loss.text, loss.close) == ("shift + uc_lora", "0.1000", False)
+    assert (fid.group.label, fid.second, fid.close) == ("shift", "shift + ada_ln 3.700", True)  # 3.5 ± 0.7, 3.7 ± 0.1
+    compare.write(groups, tmp_path)
+    assert (tmp_path / "report.html").read_text().count("within the spread") == 1
 
 
 def test_csv_has_a_row_for_each_run(sweep):
