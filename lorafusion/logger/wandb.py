@@ -23,6 +23,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lorafusion.files import write_text
 from lorafusion.logger.published import published
+from lorafusion.logger.sweep_group import sweep_group
 from lorafusion.logger.wandb_start import environment, one_line, reset, start
 from lorafusion.run_name import choices, run_name
 
@@ -179,10 +180,10 @@ class WandB(Logger):
 
 
 def group_of_sweep() -> str | None:
-    """The last two parts of a multirun's folder: 2026-11-27/09-30-00; None in a single run."""
+    """Of the multirun that this job belongs to; None in a single run."""
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return None
-    return "/".join(Path(HydraConfig.get().sweep.dir).absolute().parts[-2:])[-128:]  # W&B takes 128 letters
+    return sweep_group(Path(HydraConfig.get().sweep.dir))
 
 
 def cost(file: Path) -> dict[str, int]:

@@ -7,7 +7,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, open_dict
 
 from lorafusion.errors import UserError
-from lorafusion.tasks import evaluate_features, evaluate_model, evaluate_samples
+from lorafusion.tasks import evaluate_features, evaluate_log, evaluate_model, evaluate_samples
 from lorafusion.tasks.run_data import data_of
 from lorafusion.tasks.run_folder import find_checkpoint
 
@@ -29,7 +29,10 @@ def evaluate(cfg: DictConfig) -> None:
         cfg.data = data_of(_subject(cfg), cfg)  # a metric may look at it
     metric = instantiate(cfg.metric, _convert_="all")
     check_asked(cfg, metric)
-    JUDGES[metric.judges](cfg, metric)
+    out = JUDGES[metric.judges](cfg, metric)
+    if out is not None:  # of several processes the first
+        evaluate_log.log(cfg, _subject(cfg), out)
+        print(out)
 
 
 def check_asked(cfg: DictConfig, metric: Any) -> None:

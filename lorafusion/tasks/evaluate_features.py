@@ -30,7 +30,7 @@ from lorafusion.tasks.together import processes
 Numbers = dict[str, float]
 
 
-def judge(cfg: DictConfig, metric: Any) -> None:
+def judge(cfg: DictConfig, metric: Any) -> Path | None:
     device = run_folder.device(cfg.device)
     metric.extractor.load(device)
     subject = subject_of(cfg)
@@ -43,14 +43,14 @@ def judge(cfg: DictConfig, metric: Any) -> None:
         except ValueError as error:  # a setting that does not suit these images
             raise UserError(str(error)) from error
     if rank > 0:
-        return
+        return None
     out = Path(cfg.out).expanduser().absolute() if cfg.out else subject.home
     record(out, metric.name, entry(judgement, [s for _, s in sets], numbers, controls), subject=subject.key)
     console = Console()
     console.print(judgement.heading(), soft_wrap=True)
     shown = {name: found for (name, _), found in zip(sets, numbers, strict=True)}
     console.print(table({**shown, **(summary(numbers) if len(sets) > 1 else {}), **controls}))
-    print(out)
+    return out
 
 
 class Judgement:

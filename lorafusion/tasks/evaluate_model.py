@@ -31,7 +31,7 @@ from lorafusion.tasks.run_data import choose
 _BOUND = 4 << 40  # keeps these draws apart from those of training, validation and sampling
 
 
-def judge(cfg: DictConfig, metric: BitsPerDim) -> None:
+def judge(cfg: DictConfig, metric: BitsPerDim) -> Path:
     path = run_folder.find_checkpoint(cfg.ckpt)
     run = run_folder.saved_config(path)
     denoiser = run_folder.restore(path, run, ema=cfg.ema).to(run_folder.device(cfg.device))
@@ -59,7 +59,7 @@ def judge(cfg: DictConfig, metric: BitsPerDim) -> None:
         soft_wrap=True,
     )
     console.print(table(found))
-    print(out)
+    return out
 
 
 def bound_of(process: Any, steps: int | None) -> Bound:

@@ -33,7 +33,7 @@ class Samples:
     labels: np.ndarray | None
 
 
-def judge(cfg: DictConfig, metric: Digits) -> None:
+def judge(cfg: DictConfig, metric: Digits) -> Path:
     samples = read_samples(find_samples(Path(cfg.samples).expanduser().absolute()))
     data: ImageData = instantiate(cfg.data, _convert_="all")
     train, test = data.arrays("train"), data.arrays("test")
@@ -54,7 +54,7 @@ def judge(cfg: DictConfig, metric: Digits) -> None:
         f"classifier; they are no FID. The classifier reads {metric.accuracy:.1%} of {len(test[0]):,} held-out digits."
     )
     record(samples.file.parent, metric.name, entry(metric, rows, samples, data), subject="samples")
-    print(samples.file.parent)
+    return samples.file.parent
 
 
 def table(rows: dict[str, Measured], metric: Digits) -> Table:

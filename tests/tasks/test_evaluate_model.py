@@ -23,6 +23,7 @@ from lorafusion.tasks.evaluate import evaluate
 from lorafusion.tasks.evaluate_model import _BOUND, bound_of, chosen_images, measure
 from tests.golden.reference import iddpm_net, reference
 from tests.golden.test_iddpm import process
+from tests.logger.wandb_files import read_runs
 from tests.tasks.runs import composed, finish, tiny
 
 T = 12
@@ -69,10 +70,18 @@ def restored(folder: Path, ema: bool = True):
 @pytest.mark.parametrize("ema", [True, False])
 def test_a_run_from_the_command_line(folder, tmp_path, capsys, ema):
     out = tmp_path / "out"
-    run(folder, "n=10", "batch_size=4", f"ema={str(ema).lower()}", f"out={out}")
+    logged = ("logger=[csv,wandb]", "logger.wandb.mode=offline", "logger.wandb.group=mine") if ema else ()
+    run(folder, "n=10", "batch_size=4", f"ema={str(ema).lower()}", f"out={out}", *logged)
     said = capsys.readouterr().out
     assert said.splitlines()[-1] == str(out)
     found, terms = entry(out), rows(out / "bpd.csv")
+    for recorded in read_runs(out) if logged else ():
+        assert (recorded.run["job_type"], recorded.run["run_group"], recorded.exit_code) == ("evaluate", "mine", 0)
+        assert recorded.run["display_name"] == "synthetic_cond-iddpm-scale_shift-time_lora-r4-s0"
+        assert recorded.config["choices"]["attn"] == "time_lora"
+        (row,) = recorded.logged("bits_per_dim")
+        assert (row["bits_per_dim"], row["nimg"]) == (found["bits_per_dim"], 64)
+    assert len(read_runs(out)) == bool(logged)
     assert f"{found['bits_per_dim']:.4f} ± {found['error']:.4f}" in said
     assert "on 10 test images of synthetic at 8 px; 12 of 12 timesteps" in said
     assert (found["n"], found["split"], found["steps"], found["of"]) == (10, "test", T, T)
