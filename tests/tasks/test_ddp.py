@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lorafusion import checkpoint
+from tests.logger.wandb_files import read_runs
 from tests.tasks.runs import CONF, finish, tiny
 
 
@@ -17,11 +18,14 @@ def test_two_processes_are_one(tmp_path):
     settings = ("images=80", "process=edm", "conditioning/attn=[]", "backbone.attn_resolutions=[]")
     settings = (*settings, "denoiser.optimizer={_target_: torch.optim.SGD, _partial_: true, lr: 0.1, fused: false}")
     overrides = [o for o in tiny(two, *settings, callbacks=("ema", "checkpoint")) if "uc_lora" not in o]
-    distributed = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+    offline = ["logger=[csv,wandb]", "logger.wandb.mode=offline"]
+    distributed = [*offline, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
     command = [sys.executable, str(CONF.parent / "run.py"), *overrides, *distributed]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
+    (recorded,) = read_runs(two)  # of both processes the first alone has a W&B run
+    assert [row["nimg"] for row in recorded.logged("loss")] == [16, 32, 48, 64, 80]
     single = [o.replace(str(two), str(one)) for o in overrides]
     assert finish(tuple(single)) == 0
     a, b = (checkpoint.load(checkpoint.newest(folder / "checkpoints")) for folder in (one, two))
