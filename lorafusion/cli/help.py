@@ -65,6 +65,7 @@ def _groups(registry: Registry) -> str:
         chosen = chosen if isinstance(chosen, list) else [chosen]
         marked = " ".join(f"{option}*" if option in chosen else option for option in options)
         lines.append(f"  {group + (' []' if registry.takes_list(group) else ''):<{width}}  {marked}")
+    lines.append(f"  {'hydra/launcher':<{width}}  {' '.join(registry.launchers).replace('basic', 'basic*')}")
     return "\n".join(lines) + "\n"
 
 

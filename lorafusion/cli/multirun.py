@@ -4,6 +4,7 @@ Hydra calls ``Multirun`` when a sweep begins, in the process that starts the job
 process its launcher chose. They meet in the sweep's folder alone.
 """
 
+import functools
 import os
 import sys
 import traceback
@@ -19,7 +20,7 @@ from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from lorafusion.cli import same, table, workers
+from lorafusion.cli import apart, same, table, workers
 from lorafusion.cli.errors import said_to_user
 from lorafusion.cli.mistake import Mistake
 from lorafusion.cli.notes import Note, content, first_process, measured, read_all
@@ -98,6 +99,8 @@ def job(task: Callable[[Any], Any], cfg: DictConfig, hydra: DictConfig) -> Any:
         return task(cfg)
     sweep, run = Path(hydra.sweep.dir).absolute(), Path(cfg.paths.run_dir).absolute()
     note = Note(hydra.job.num, os.path.relpath(run, sweep), [*hydra.overrides.task])
+    if apart.is_distributed(cfg):
+        task = functools.partial(apart.run, hydra=hydra, folder=run)
     with workers.own(hydra.launcher, sweep, run) as (tell, alone):
         tell(f"job {note.job}: begun")
         try:
@@ -124,9 +127,10 @@ def _once(task: Callable[[Any], Any], cfg: DictConfig, note: Note, sweep: Path, 
     if cfg.get("resume") == "auto":
         if difference := same.changed(run, cfg):
             raise UserError(f"{run} holds another run, {difference}; choose another hydra.sweep.dir")
-        if content(run / "status.json").get("state") == "finished":
+        status = content(run / "status.json")
+        if status.get("state") == "finished":
             print(f"job {note.job}: finished already, in {run}")
-            note.returned = next((n.returned for n in read_all(sweep) if n.folder == note.folder), None)
+            note.returned = status.get("objective")
             note.write(sweep, "finished")
             return note.returned
     note.write(sweep, "running")

@@ -1,5 +1,6 @@
 """The configuration folder as a registry: a group is a folder, an option is a yaml file. Nothing is listed in code."""
 
+import importlib.util
 import re
 from functools import cached_property
 from pathlib import Path
@@ -23,12 +24,28 @@ class Registry:
         for folder in self.folders:
             for file in sorted(folder.rglob("*.yaml")):
                 path = file.relative_to(folder).with_suffix("")
+                if path.parts[0] == "hydra":
+                    continue  # beside Hydra's own options, which are not files here
                 for parent in list(path.parents)[:-1]:
                     if parent != path.parent and self._names(folder / parent, path.parent.as_posix()):
                         continue
                     groups.setdefault(parent.as_posix(), set()).add(path.relative_to(parent).as_posix())
         # `conditioning` is a folder of groups, not a group: the configuration never chooses one of its options
         return {group: sorted(options) for group, options in sorted(groups.items()) if self._is_chosen(group)}
+
+    @cached_property
+    def launchers(self) -> list[str]:
+        """What runs the jobs of a sweep: Hydra's own, those of its plugins that are installed, and ours."""
+        plugins = {"joblib": ["joblib"], "submitit": ["submitit_local", "submitit_slurm"], "ray": ["ray"]}
+        found = [
+            name
+            for plugin, names in plugins.items()
+            for name in names
+            if importlib.util.find_spec("hydra_plugins")
+            and importlib.util.find_spec(f"hydra_plugins.hydra_{plugin}_launcher")
+        ]
+        ours = sorted(file.stem for folder in self.folders for file in (folder / "hydra" / "launcher").glob("*.yaml"))
+        return ["basic", *found, *ours]
 
     def _is_chosen(self, group: str) -> bool:
         if group in self.defaults:

@@ -1,7 +1,7 @@
 """Checks the jobs of a sweep before the first begins.
 
-Every alternative is tried alone. Then those that bear on conditioning are tried with each other, for time_lora and
-process=edm fail together only; seeds and rates do not multiply that. Composing one takes a sixth of a second.
+Every alternative is tried alone, of seeds, rates and other plain numbers one. Then those that bear on conditioning are tried with each other, for time_lora and
+process=edm fail together only. Composing one takes a sixth of a second.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,6 +18,7 @@ from lorafusion.cli.registry import Registry
 from lorafusion.cli.strategies import facts, refusal
 
 LIMIT = 256  # combinations that are tried; of a larger sweep, the alternatives alone
+BEARING = ("backbone", "conditioning", "process", "data")  # settings whose numbers are each tried
 NAMED = 3  # bad jobs that an answer names
 
 Choice = tuple[int, ...]  # which alternative of each override
@@ -62,7 +63,7 @@ def check_jobs(overrides: list[Override], composer: Composing) -> None:
     composed: dict[Choice, DictConfig] = {first: composer.check(_job(choices, first), to_run=True)}
     bearing = set()
     for i, choice in enumerate(choices):
-        for k in range(1, len(choice)):
+        for k in unlike(choice):
             other = (*first[:i], k, *first[i + 1 :])
             composed[other] = composer.check(_job(choices, other), to_run=True)
             if "${" in str(choice[k].input_line) or facts(composed[other]) != facts(composed[first]):
@@ -76,6 +77,18 @@ def check_jobs(overrides: list[Override], composer: Composing) -> None:
         raise _impossible(refused, choices, sorted(bearing))
 
 
+def unlike(choice: list[Override]) -> Iterator[int]:
+    """The alternatives but the first that may be wrong where the first is right: of plain numbers, one of each type."""
+    key = choice[0].key_or_group.lstrip("+~")
+    kinds = {type(choice[0].value())} & {int, float} if not key.startswith(BEARING) else set()
+    for k, other in list(enumerate(choice))[1:]:
+        kind = type(other.value())
+        if kind not in kinds:
+            yield k
+        if kind in (int, float) and not key.startswith(BEARING):
+            kinds.add(kind)
+
+
 def _job(choices: list[list[Override]], chosen: Choice) -> list[Override]:
     return [choice[k] for choice, k in zip(choices, chosen, strict=True)]
 
@@ -83,6 +96,7 @@ def _job(choices: list[list[Override]], chosen: Choice) -> list[Override]:
 def _impossible(refused: dict[Choice, str], choices: list[list[Override]], bearing: list[int]) -> Mistake:
     """Which points of the grid cannot work, why the first cannot, and how to leave them out."""
     reason = next(iter(refused.values()))
+    bearing = [i for i in bearing if not _all_alike(refused, i, len(choices[i]))]
     points = dict.fromkeys(
         " ".join(str(choices[i][chosen[i]].input_line) for i in bearing if len(choices[i]) > 1) for chosen in refused
     )
@@ -95,3 +109,8 @@ def _impossible(refused: dict[Choice, str], choices: list[list[Override]], beari
         reason,
         "a grid has no holes: sweep these apart, each -m with the choices that go together",
     )
+
+
+def _all_alike(refused: dict[Choice, str], i: int, count: int) -> bool:
+    """Whether every alternative of override ``i`` is refused wherever one is, so that it is not to blame."""
+    return all((*chosen[:i], k, *chosen[i + 1 :]) in refused for chosen in refused for k in range(count))

@@ -1,7 +1,8 @@
 """status.json: how a run stands, for the table of a sweep and for whoever goes on with it.
 
     {"state": "running" | "finished" | "failed" | "stopped", "error": null | one line, "started": ISO 8601,
-     "ended": ISO 8601 | null, "seconds": of all its parts together, "images_seen": ..., "images": to train on}
+     "ended": ISO 8601 | null, "seconds": of all its parts together, "images_seen": ..., "images": to train on,
+     "objective": what it returned to a sweep, null until it has finished}
 
 A killed run stays "running", and nobody holds the lock of its folder.
 """
@@ -40,6 +41,7 @@ class Status(Callback):
         before = read(folder) if goes_on else {}
         self.started = str(before.get("started", _now()))
         self.seconds, self.images_seen = float(before.get("seconds", 0)), int(before.get("images_seen", 0))
+        self.objective: float | None = None
         self.stopped_by: signal.Signals | None = None
         self._since = self._written = time.monotonic()
 
@@ -80,6 +82,7 @@ class Status(Callback):
             "seconds": round(self.seconds + self._written - self._since, 3),
             "images_seen": self.images_seen,
             "images": self.images,
+            "objective": self.objective,
         }
         write_text(self.file, json.dumps(content, indent=2) + "\n")
 
@@ -102,6 +105,8 @@ def was_stopped(error: BaseException) -> bool:
 
 
 def one_line(error: BaseException) -> str:
+    while type(error).__name__ == "InstantiationException" and error.__cause__ is not None:  # Hydra's wrapping
+        error = error.__cause__
     said = " ".join(str(error).split())[:300]
     return said if isinstance(error, UserError) else f"{type(error).__name__}: {said}".removesuffix(": ")
 

@@ -1,5 +1,6 @@
 """Train a denoiser, or go on training it."""
 
+import csv
 import logging
 import math
 import warnings
@@ -22,7 +23,8 @@ from lorafusion.tasks import initial, profile, run_folder
 from lorafusion.tasks.status import Status
 
 
-def train(cfg: DictConfig) -> None:
+def train(cfg: DictConfig) -> float | None:
+    """The last value of what ``cfg.objective`` names, for a sweep that optimises it."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the stream feeds faster than nets eat
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # between Lightning and torch
@@ -51,9 +53,26 @@ def train(cfg: DictConfig) -> None:
             denoiser.compile_net()
         data = instantiate(cfg.data, _convert_="all")
         trainer.fit(denoiser, datamodule=data, ckpt_path=resume, weights_only=True)
+        status.objective = last_value(cfg.objective, trainer, folder) if status.write else None
     print(folder)
     if code := exit_code(trainer):
         raise SystemExit(code)
+    return status.objective
+
+
+def last_value(name: str | None, trainer: Trainer, folder: Path) -> float | None:
+    """Of what was logged under ``name``; None, and a line that says so, where nothing was."""
+    if name is None:
+        return None
+    if name in trainer.callback_metrics:
+        return float(trainer.callback_metrics[name])
+    file = folder / "metrics.csv"
+    rows = list(csv.DictReader(file.read_text().splitlines())) if file.is_file() else []
+    values = [row[name] for row in rows if row.get(name)]
+    if not values:
+        print(f"objective={name} was not measured; {', '.join(rows[0]) if rows else 'nothing'} was")
+        return None
+    return float(values[-1])
 
 
 def exit_code(trainer: Trainer) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from lorafusion.cli import notes, same, table, workers
+from lorafusion.cli import apart, notes, same, table, workers
 from lorafusion.cli.notes import Note
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +39,8 @@ def task(cfg):
         raise SystemExit(143)
     if cfg.what == "die":
         os._exit(9)
-    (folder / "status.json").write_text(json.dumps({"state": "finished", "seconds": 1.5, "images_seen": 16}))
+    status = {"state": "finished", "seconds": 1.5, "images_seen": 16, "objective": cfg.seed}
+    (folder / "status.json").write_text(json.dumps(status))
     return float(cfg.seed)
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -130,7 +131,7 @@ def test_going_on_runs_what_is_missing(app, tmp_path):
     assert ran(tmp_path) == ["die0", "die0", "die1", "fine0", "fine1"]
     assert "job 0: finished already" in done.stdout
     assert [row["state"] for row in rows(tmp_path)] == ["finished"] * 4
-    assert [row["objective"] for row in rows(tmp_path)] == ["0.0", "1.0", "0.0", "1.0"]
+    assert [row["objective"] for row in rows(tmp_path)] == ["0", "1", "0.0", "1.0"]
 
 
 def test_a_job_whose_configuration_has_changed_is_refused_by_name(app, tmp_path):
@@ -165,6 +166,40 @@ def test_stopped_it_ends_with_its_table(app, tmp_path):
     assert done.returncode == 143
     assert [row["state"] for row in rows(tmp_path)] == ["finished", "stopped", "pending"]
     assert done.stdout.splitlines()[-1] == str(tmp_path / "mine")
+
+
+def test_a_job_over_several_devices_has_a_process_of_its_own(app, tmp_path):
+    config = CONFIG.replace("rank: 4", "rank: 4\ntrainer: {devices: 2}")
+    (tmp_path / "conf" / "config.yaml").write_text(config)
+    app_py = APP.replace("    folder =", "    from hydra.core.hydra_config import HydraConfig as H\n    folder =")
+    (tmp_path / "app.py").write_text(app_py.replace('print("said by"', 'print(H.get().mode, os.getppid(), "said by"'))
+    done = app("what=fine,stop,user,fine2", "seed=3,4")  # the second job is stopped, and with it the sweep
+    assert done.returncode == 143
+    assert "RunMode.RUN" in done.stdout
+    assert "RunMode.MULTIRUN" not in done.stdout
+    assert ran(tmp_path) == ["fine3", "fine4", "stop3"]
+    done = app(
+        "what=user,fine", "seed=3,4", "hydra.sweep.dir=mine/2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"
+    )
+    assert done.returncode == 1
+    with (tmp_path / "mine" / "2" / "sweep.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [(row["state"], row.get("objective")) for row in found] == [
+        *(("failed", ""), ("failed", ""), ("finished", "3.0"), ("finished", "4.0"))
+    ]
+    assert "the file is not there" in (tmp_path / "mine" / "2" / "0" / "output.txt").read_text()
+
+
+def test_what_is_distributed(monkeypatch):
+    def asks(**trainer):
+        return apart.is_distributed(OmegaConf.create({"trainer": trainer} if trainer else {}))
+
+    for name in ("RANK", "SLURM_NTASKS"):
+        monkeypatch.delenv(name, raising=False)
+    assert [asks(devices=n) for n in (1, "1", [3], 2, "auto", -1, [0, 1])] == [False] * 3 + [True] * 4
+    assert not asks()
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    assert not asks(devices=2)
 
 
 def test_each_worker_has_its_cards():

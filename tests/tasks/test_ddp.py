@@ -20,16 +20,20 @@ def test_two_processes_are_one(tmp_path):
     overrides = [o for o in tiny(two, *settings, callbacks=("ema", "checkpoint")) if "uc_lora" not in o]
     offline = ["logger=[csv,wandb]", "logger.wandb.mode=offline"]
     distributed = [*offline, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
-    command = [sys.executable, str(CONF.parent / "run.py"), *overrides, *distributed]
+    jobs = ["-m", "seed=0,1", f"hydra.sweep.dir={two}"]  # a sweep of two jobs, each of two processes
+    shared = [o for o in overrides if not o.startswith("paths.run_dir=")]
+    command = [sys.executable, str(CONF.parent / "run.py"), *jobs, *shared, *distributed]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    (recorded,) = read_runs(two)  # of both processes the first alone has a W&B run
+    (recorded,) = read_runs(two / "0")  # of both processes the first alone has a W&B run
     assert [row["nimg"] for row in recorded.logged("loss")] == [16, 32, 48, 64, 80]
     single = [o.replace(str(two), str(one)) for o in overrides]
     assert finish(tuple(single)) == 0
-    a, b = (checkpoint.load(checkpoint.newest(folder / "checkpoints")) for folder in (one, two))
-    assert a["images_seen"] == b["images_seen"] == 80
+    a, b = (checkpoint.load(checkpoint.newest(folder / "checkpoints")) for folder in (one, two / "0"))
+    other = checkpoint.load(checkpoint.newest(two / "1" / "checkpoints"))
+    assert not all(torch.equal(weight, other["state_dict"][name]) for name, weight in a["state_dict"].items())
+    assert a["images_seen"] == b["images_seen"] == other["images_seen"] == 80
     for name, weight in a["state_dict"].items():
         torch.testing.assert_close(weight, b["state_dict"][name], rtol=1e-5, atol=1e-6)
     for name, weight in a["ema"].items():
