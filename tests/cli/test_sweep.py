@@ -1,5 +1,6 @@
 """What cannot work is refused before anything runs: by the rules of the classes, in one job or in a grid of them."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from omegaconf import OmegaConf
 
 from lorafusion.cli import check, sweep
 from lorafusion.cli.mistake import Mistake
-from lorafusion.cli.overrides import parse
+from lorafusion.cli.overrides import alternatives, check_group, parse
 from lorafusion.cli.registry import Registry
 from lorafusion.cli.strategies import declared, refusal
 from lorafusion.conditioning import Conditioning
@@ -129,3 +130,17 @@ def test_what_the_user_gives_replaces_what_the_sweep_would_try():
     assert sweep.is_multirun(overrides, False, REGISTRY)
     assert not sweep.is_multirun([*overrides, parse("hydra.mode=RUN", REGISTRY)], False, REGISTRY)
     assert not sweep.is_multirun([parse("seed=1", REGISTRY)], False, REGISTRY)
+
+
+DOCUMENTED = [
+    shlex.split(line, comments=True)[2:]
+    for line in (CONF.parent / "docs" / "sweeps.md").read_text().splitlines()
+    if line.startswith("python run.py")
+]
+
+
+@pytest.mark.parametrize("command", DOCUMENTED, ids=" ".join)
+def test_what_the_page_says_can_be_typed(command):
+    for text in command:
+        for override in alternatives(parse(text, REGISTRY), REGISTRY) if text != "-m" else ():
+            check_group(override, REGISTRY)
