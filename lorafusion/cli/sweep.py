@@ -1,7 +1,8 @@
 """Checks the jobs of a sweep before the first begins.
 
-Every alternative is tried alone, of seeds, rates and other plain numbers one. Then those that bear on conditioning are tried with each other, for time_lora and
-process=edm fail together only. Composing one takes a sixth of a second.
+Every alternative is tried alone, of seeds, rates and other plain numbers one of a type. Then those that bear on
+conditioning are tried with each other, for time_lora and process=edm fail together only. Composing a job takes a sixth
+of a second.
 """
 
 from collections.abc import Iterator, Sequence
