@@ -101,12 +101,7 @@ class Drawer:
         asked = "drawn from each seed" if cfg.label is None else cfg.label
         asked = [*asked] if isinstance(asked, ListConfig) else asked
         described = {
-            "checkpoint": {
-                "file": self.path.name,
-                "sha256": weights.sha256(self.path),
-                "images_seen": denoiser.images_seen,
-                "ema": cfg.ema,
-            },
+            "checkpoint": weights.described(self.path, denoiser, ema=cfg.ema),
             "sampler": OmegaConf.to_container(self.chosen, resolve=True),
             "guidance": None if self.guidance is None else asdict(self.guidance),
             "seeds": written(seeds),

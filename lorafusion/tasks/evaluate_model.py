@@ -27,6 +27,7 @@ from lorafusion.progress import bar
 from lorafusion.samplers import Progress
 from lorafusion.tasks import run_folder
 from lorafusion.tasks.run_data import choose
+from lorafusion.tasks.weights import described
 
 _BOUND = 4 << 40  # keeps these draws apart from those of training, validation and sampling
 
@@ -46,10 +47,13 @@ def judge(cfg: DictConfig, metric: BitsPerDim) -> Path:
     write_terms(found, bound.known, out / f"{name}.csv")
     draw(found, bound.known, out / f"{name}.png")
     asked = {"split": cfg.split, "steps": bound.num_steps, "of": denoiser.process.num_steps}
-    weights = {"file": path.name, "images_seen": denoiser.images_seen, "ema": cfg.ema}
+    weights = described(path, denoiser, ema=cfg.ema)
     shown = {key: value for key, value in asdict(found).items() if not isinstance(value, np.ndarray)}
     dataset = {"name": data.name, "resolution": data.resolution, "channels": data.channels}
-    entry: dict[str, Any] = {"checkpoint": weights, "bits_per_dim": found.total, **shown, **asked, "dataset": dataset}
+    dataset["sha256"] = data.split(cfg.split).meta["sha256"]
+    parameters = sum(p.numel() for p in denoiser.net.parameters())
+    entry: dict[str, Any] = {"checkpoint": weights, "bits_per_dim": found.total, **shown, **asked}
+    entry |= {"parameters": parameters, "noise_seed": denoiser.seed, "dataset": dataset}
     record(out, name, entry, subject="checkpoint")
     console = Console()
     averaged = "averaged" if cfg.ema else "raw"

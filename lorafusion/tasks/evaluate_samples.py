@@ -19,6 +19,7 @@ from lorafusion.metrics.digits import Digits, Measured
 from lorafusion.metrics.metrics_file import record
 from lorafusion.progress import bar
 from lorafusion.tasks.run_data import choose
+from lorafusion.tasks.sample_files import record_of
 
 SAMPLES = "samples.npz"
 
@@ -78,6 +79,7 @@ def entry(metric: Digits, rows: dict[str, Measured], samples: Samples, data: Ima
         "agreement": rows["samples"].agreement,
         **metric.describe(),
         "dataset": {"name": data.name, "resolution": data.resolution, "channels": data.channels},
+        "made": record_of(samples.file.parent) or None,
         "rows": {name: asdict(measured) for name, measured in rows.items()},
     }
 

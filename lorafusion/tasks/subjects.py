@@ -9,7 +9,7 @@ from omegaconf import DictConfig, ListConfig
 from torch import Tensor
 
 from lorafusion.errors import UserError
-from lorafusion.tasks import run_folder
+from lorafusion.tasks import run_folder, weights
 from lorafusion.tasks.drawer import Drawer
 from lorafusion.tasks.evaluate_samples import Samples
 from lorafusion.tasks.sample_files import record_of
@@ -90,11 +90,8 @@ class Drawn:
         return found
 
     def described(self, sets: list[Samples]) -> dict[str, Any]:
-        seen = self.drawer.denoiser.images_seen
-        return {
-            "checkpoint": {"file": self.file.name, "images_seen": seen, "ema": self.drawer.cfg.ema},
-            **_samples(sets),
-        }
+        drawer = self.drawer
+        return {"checkpoint": weights.described(self.file, drawer.denoiser, ema=drawer.cfg.ema), **_samples(sets)}
 
 
 def subject_of(cfg: DictConfig) -> Subject:

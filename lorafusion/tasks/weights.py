@@ -13,6 +13,7 @@ from torch import nn
 from lorafusion import checkpoint
 from lorafusion.convert.fill import fill
 from lorafusion.convert.formats import Weights, read
+from lorafusion.denoisers.base import Denoiser
 from lorafusion.errors import UserError
 
 EXPORT = ".safetensors"
@@ -74,6 +75,11 @@ def export_record(path: Path) -> dict[str, Any]:
     except (ValueError, OSError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
+
+
+def described(path: Path, denoiser: Denoiser, *, ema: bool) -> dict[str, Any]:
+    """The checkpoint or export that weights are of, for the record of what is measured."""
+    return {"file": path.name, "sha256": sha256(path), "images_seen": denoiser.images_seen, "ema": ema}
 
 
 def sha256(path: Path) -> str:

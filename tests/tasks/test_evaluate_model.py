@@ -85,6 +85,7 @@ def test_a_run_from_the_command_line(folder, tmp_path, capsys, ema):
     assert f"{found['bits_per_dim']:.4f} ± {found['error']:.4f}" in said
     assert "on 10 test images of synthetic at 8 px; 12 of 12 timesteps" in said
     assert (found["n"], found["split"], found["steps"], found["of"]) == (10, "test", T, T)
+    assert len(found["checkpoint"].pop("sha256")) == len(found["dataset"]["sha256"]) == 64
     assert found["checkpoint"] == {"file": "000000000064.ckpt", "images_seen": 64, "ema": ema}
     assert "torch" in found["versions"]
     assert found["bits_per_dim"] == pytest.approx(found["prior"] + terms["vb"].sum(), rel=1e-12)
