@@ -25,7 +25,7 @@ from lorafusion.denoisers.cost import cost
 from lorafusion.errors import UserError
 from lorafusion.metrics import metrics_file, reference
 from lorafusion.metrics.features import Seen, look
-from lorafusion.metrics.judge import Numbers, judge, knows_classes
+from lorafusion.metrics.judge import Numbers, knows_classes, numbers_of
 from lorafusion.metrics.reference import Origin, Real
 from lorafusion.metrics.statistics import Statistics
 from lorafusion.progress import bar
@@ -102,7 +102,7 @@ class Metric(Callback):
             print(f"{denoiser.images_seen:,} images: {self.metric.name} is left out, the run was asked to stop")
             return
         asked = None if labels is None else labels.numpy()
-        numbers = judge(self.metric, images, asked, self.reference, denoiser.device, "samples")
+        numbers = numbers_of(self.metric, images, asked, self.reference, denoiser.device, "samples")
         numbers = trainer.strategy.broadcast(numbers)  # all go the same way, even where their last bits differ
         better = self.best.offer(trainer, denoiser.images_seen, numbers)
         if trainer.is_global_zero:

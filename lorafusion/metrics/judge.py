@@ -11,7 +11,7 @@ from lorafusion.metrics.statistics import Statistics
 Numbers = dict[str, float]
 
 
-def judge(
+def numbers_of(
     metric: Any,
     images: np.ndarray,
     labels: np.ndarray | None,

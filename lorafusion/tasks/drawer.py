@@ -19,12 +19,11 @@ from jaxtyping import Int
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor
 
+from lorafusion.denoisers.cost import cost
 from lorafusion.denoisers.guidance import Guidance
-from lorafusion.draws import Draws
 from lorafusion.errors import UserError
 from lorafusion.metrics.reference import all_say
 from lorafusion.pictures import to_uint8
-from lorafusion.processes import Prediction, Process
 from lorafusion.progress import bar
 from lorafusion.samplers import Sampler
 from lorafusion.tasks import run_folder, sample_files, together, weights
@@ -173,24 +172,6 @@ def shard_size(batch_size: int, micro_batch: int) -> int:
         if value < 1:
             raise UserError(f"{key}={value}: at least 1")
     return math.ceil(batch_size / micro_batch) * micro_batch
-
-
-def cost(sampler: Sampler, process: Process, guidance: Guidance | None, device: torch.device) -> tuple[int, int]:
-    """Steps, and evaluations of the network for an image, counted on one that is a single pixel."""
-    steps = evaluations = 0
-
-    def denoise(x: Tensor, sigma: Tensor) -> Prediction:
-        nonlocal evaluations
-        evaluations += 1
-        return Prediction(torch.zeros_like(x), torch.zeros_like(x))
-
-    def progress(done: int, total: int) -> None:
-        nonlocal steps
-        steps = total
-
-    guided = guidance.between(denoise, denoise) if guidance else denoise
-    sampler(guided, process, Draws(0, torch.zeros(1, dtype=torch.long, device=device)), (1, 1, 1), device, progress)
-    return steps, evaluations
 
 
 def choose_guidance(scale: float, between: Sequence[float], labelled: bool) -> Guidance | None:

@@ -17,7 +17,8 @@ from rich.table import Table
 from lorafusion.data.module import ImageData
 from lorafusion.errors import UserError
 from lorafusion.metrics import reference
-from lorafusion.metrics.features import Seen, look_with_bar
+from lorafusion.metrics.features import Seen
+from lorafusion.metrics.judge import Numbers, numbers_of
 from lorafusion.metrics.metrics_file import record
 from lorafusion.metrics.reference import Origin, Real
 from lorafusion.metrics.statistics import Statistics
@@ -26,8 +27,6 @@ from lorafusion.tasks.evaluate_samples import Samples, check_fit, noise_like
 from lorafusion.tasks.run_data import choose
 from lorafusion.tasks.subjects import Subject, subject_of
 from lorafusion.tasks.together import processes
-
-Numbers = dict[str, float]
 
 
 def judge(cfg: DictConfig, metric: Any) -> Path | None:
@@ -75,14 +74,7 @@ class Judgement:
         return self.data.arrays(split)
 
     def of(self, images: np.ndarray, labels: np.ndarray | None, name: str) -> Numbers:
-        """The metric's numbers; where the extractor knows the classes, how often it agrees with those asked for."""
-        takes = {*self.metric.takes}
-        asked = labels if getattr(self.extractor, "num_classes", None) is not None else None
-        seen = self._look(images, takes | ({"logits"} if asked is not None else set()), name)
-        numbers = self.metric.compare(seen, self.reference)
-        if asked is not None and seen.logits is not None and (known := asked >= 0).any():
-            numbers["agreement"] = float((seen.logits.argmax(dim=1).numpy() == asked)[known].mean())
-        return {"n": len(images), **numbers}
+        return numbers_of(self.metric, images, labels, self.reference, self.device, name)
 
     def controls(self) -> dict[str, Numbers]:
         """What the metric makes of real images of the other split, and of noise, as many as the samples at most."""
@@ -113,9 +105,6 @@ class Judgement:
         split = self.data.split(self.cfg.split)
         real = Real(split.images, f"{self.data.name} {self.cfg.split}", split.meta["sha256"], split.folder)
         return reference.from_images(self.extractor, real, self.metric.reference, self.device)
-
-    def _look(self, images: np.ndarray, takes: set[str], name: str) -> Seen:
-        return look_with_bar(self.extractor, images, takes, self.device, name)
 
 
 def summary(numbers: list[Numbers]) -> dict[str, Numbers]:

@@ -23,6 +23,7 @@ from lorafusion.metrics.moments import Moments
 from lorafusion.pictures import to_uint8
 from lorafusion.samplers.ddim import DDIM
 from lorafusion.tasks import run_folder
+from lorafusion.tasks.evaluate import evaluate
 from lorafusion.tasks.train import build_trainer
 from tests.tasks.ranks import Training, train
 from tests.tasks.runs import composed, finish, losses, tiny
@@ -131,6 +132,15 @@ class TestNumbers:
         path = last(runs["measured"])
         assert path.stem == f"{160:012d}"
         assert found[160] == by_hand(path, runs["measured"])
+
+    def test_are_those_of_an_evaluation(self, runs):
+        """To the last bit, of the best checkpoint, by its seeds."""
+        (path,) = (runs["measured"] / "best").iterdir()
+        settings = ("seeds=1000000-1000019", "micro_batch=8", f"paths.data_dir={runs['measured'].parent / 'data'}")
+        evaluate(composed("task=evaluate", f"ckpt={path}", "metric=fid", *OWN, *settings))
+        found = json.loads((runs["measured"] / "metrics" / path.stem / "metrics.json").read_text())[NAME]
+        assert found[NAME] == record(runs["measured"])["best"][NAME]
+        assert found["n"] == 20
 
     def test_the_record_says_how_they_were_made(self, runs):
         entry, found = record(runs["measured"]), column(runs["measured"])

@@ -10,6 +10,7 @@ from PIL import Image
 
 from lorafusion.data.decode import Decoder
 from lorafusion.data.folder import Folder
+from lorafusion.denoisers.cost import cost
 from lorafusion.denoisers.guidance import Guidance
 from lorafusion.errors import UserError
 from lorafusion.processes.edm import EDM
@@ -18,7 +19,6 @@ from lorafusion.samplers.ancestral import Ancestral
 from lorafusion.samplers.ddim import DDIM
 from lorafusion.samplers.heun import Heun
 from lorafusion.tasks import drawer, run_folder, sample_files
-from lorafusion.tasks.drawer import cost
 from lorafusion.tasks.shards import Shards
 from lorafusion.versions import versions
 from tests.data.test_edm_zip import read_by_the_rules
