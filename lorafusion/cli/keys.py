@@ -10,6 +10,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from lorafusion.cli.mistake import Mistake, nearest, suggest
 from lorafusion.cli.registry import Registry, flat
 
+PLUGINS = ("hydra/launcher", "hydra/sweeper")
+
 
 def settings_of(cfg: DictConfig, hydra: bool = False) -> list[str]:
     """Every dotted setting of a configuration; those of Hydra itself only if asked."""
@@ -96,7 +98,8 @@ def composition_mistake(error: Exception, choices: Sequence[Override], registry:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         given = [str(choice.input_line) for choice in choices if choice.key_or_group == group]
         wrong = f"{given[0]}: no such choice" if given else f"there is no file {error.missing_cfg_file}"
-        return Mistake(wrong, suggest(option, error.options or [], f"{group}={{}}"))
+        extra = "pip install 'lorafusion[sweep]' brings joblib, submitit and optuna" if group in PLUGINS else ""
+        return Mistake(wrong, suggest(option, error.options or [], f"{group}={{}}"), extra)
     said = [line.strip() for line in str(error).splitlines() if line.strip()]
     cause = [line.strip() for line in str(error.__cause__ or "").splitlines() if line.strip()]
     return Mistake(*(said[:2] or [type(error).__name__]), *cause[:1])

@@ -6,6 +6,7 @@ process its launcher chose. They meet in the sweep's folder alone.
 
 import functools
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -41,9 +42,15 @@ class Multirun(Callback):
             print(mistake, file=sys.stderr)
             raise SystemExit(2) from None
         _begun.append((sweep, planned))
+        signal.signal(signal.SIGTERM, _end)  # a training run that saves first has its own while it trains
         if not planned:  # Hydra's own sweeper writes it, others do not
             sweep.mkdir(parents=True, exist_ok=True)
             OmegaConf.save(config, sweep / "multirun.yaml")
+
+
+def _end(number: int, frame: Any) -> None:
+    """Asked to stop between two trainings: not without the table."""
+    raise SystemExit(128 + number)
 
 
 def combinations(config: DictConfig) -> list[list[str]]:

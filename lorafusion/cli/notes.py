@@ -17,6 +17,7 @@ from lorafusion.files import write_text
 
 FOLDER = ".jobs"
 UNMEASURED = {"step", "nimg", "loss", "epoch", "lr"}  # columns of metrics.csv that judge nothing
+SPEEDS = ("images_per_s", "memory")  # columns that begin so are of the machine, not of the model
 
 
 @dataclass
@@ -73,7 +74,7 @@ def content(file: Path) -> dict[str, Any]:
 
 
 def measured(run: Path) -> dict[str, str]:
-    """The last value of everything that judges a run, val_loss first: from metrics.csv, then metrics.json."""
+    """The last value of what judges a run, from metrics.csv, then metrics.json; val_loss first, speeds last."""
     found: dict[str, str] = {}
     for row in _rows(run / "metrics.csv"):
         found |= {k: v for k, v in row.items() if k not in UNMEASURED and _is_number(v)}
@@ -81,7 +82,7 @@ def measured(run: Path) -> dict[str, str]:
         value = entry.get("value") if isinstance(entry, dict) else entry
         if isinstance(value, int | float):
             found[name] = repr(value)
-    return dict(sorted(found.items(), key=lambda pair: pair[0] != "val_loss"))
+    return dict(sorted(found.items(), key=lambda pair: (pair[0] != "val_loss", pair[0].startswith(SPEEDS))))
 
 
 def _is_number(text: str | None) -> bool:

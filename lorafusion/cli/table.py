@@ -7,12 +7,11 @@ import csv
 from collections import Counter
 from pathlib import Path
 
-from lorafusion.cli.notes import Note, content, measured, read_all, settle
+from lorafusion.cli.notes import SPEEDS, Note, content, measured, read_all, settle
 from lorafusion.files import replacing
 
 FILE = "sweep.csv"
 MEASURES = 3  # so many are printed; the file has all
-SPEEDS = ("images_per_s", "memory")  # columns that begin so are of the machine, not of the model
 
 
 def conclude(sweep: Path, planned: list[Note]) -> bool:

@@ -168,6 +168,13 @@ def test_stopped_it_ends_with_its_table(app, tmp_path):
     assert done.stdout.splitlines()[-1] == str(tmp_path / "mine")
 
 
+def test_asked_to_stop_it_ends_with_its_table(app, tmp_path):
+    (tmp_path / "app.py").write_text(APP.replace("os._exit(9)", "os.kill(os.getpid(), 15)"))
+    done = app("what=fine,die,fine2")
+    assert done.returncode == 143
+    assert [row["state"] for row in rows(tmp_path)] == ["finished", "stopped", "pending"]
+
+
 def test_a_job_over_several_devices_has_a_process_of_its_own(app, tmp_path):
     config = CONFIG.replace("rank: 4", "rank: 4\ntrainer: {devices: 2}")
     (tmp_path / "conf" / "config.yaml").write_text(config)
