@@ -3,13 +3,15 @@
 import re
 import runpy
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from lorafusion.cli import check
-from tests.tasks.runs import CONF, finish, tiny
+from tests.tasks.runs import CONF, TINY, finish, tiny
 
 README = (CONF.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
@@ -20,7 +22,8 @@ COMMANDS = [
     for line in text.replace("\\\n", " ").splitlines()
     if line.startswith("python run.py")
 ]
-TRAINING = [c for c in COMMANDS if not any(a.startswith("task=") for a in c) and "--help" not in c]
+SWEEPS = [c for c in COMMANDS if "-m" in c]
+TRAINING = [c for c in COMMANDS if not any(a.startswith("task=") for a in c) and "--help" not in c and c not in SWEEPS]
 TOY = ("debug=fast", "data.batch_size=8", "images=16")
 
 
@@ -28,16 +31,18 @@ def test_there_are_commands_of_every_kind():
     asked = {a for command in COMMANDS for a in command}
     assert {"task=sample", "task=evaluate", "task=profile", "--help"} <= asked
     assert len(TRAINING) >= 4
+    assert len(SWEEPS) >= 2
 
 
 @pytest.fixture(scope="module")
 def there(tmp_path_factory):
-    """A folder that has what the README's commands speak of: a run, and pictures."""
+    """A folder that has what the README's commands speak of: runs, and pictures."""
     folder = tmp_path_factory.mktemp("readme")
     assert finish(tiny(folder / "outputs" / "demo", "images=32", "process=edm", "sampler=heun", "sampler.steps=2")) == 0
     assert finish(tiny(folder / "outputs" / "discrete", "images=32")) == 0
     (convert,) = [c for c in COMMANDS if "task=convert" in c]
     assert finish(tuple(at_home(convert, folder))) == 0
+    (folder / "outputs" / "sweep").mkdir()
     for k in range(8):
         (folder / "pictures").mkdir(exist_ok=True)
         Image.new("RGB", (40, 30), (k * 20, 0, 0)).save(folder / "pictures" / f"{k}.png")
@@ -74,6 +79,32 @@ def test_it_samples(command, there):
     settings = (*at_home(command, there), *sampler, "sampler.steps=2", f"out={there / 'out'}")
     assert finish(settings) == 0
     assert (there / "out" / "grid.png").is_file()
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "metric=fid" in c], ids=" ".join)
+def test_it_measures(command, there):
+    settings = [a for a in at_home(command, there) if not a.startswith("n=")]
+    assert finish((*settings, "n=8", "sampler=ddim", "sampler.steps=2", "metric.extractor.min_accuracy=0")) == 0
+    assert [*(there / "outputs" / "demo" / "metrics").rglob("metrics.json")]
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "task=analyze" in c], ids=" ".join)
+def test_it_analyzes(command, there):
+    assert finish((*at_home(command, there), "analysis.points=5")) == 0
+
+
+def test_the_sweep_and_its_report(there):
+    """The first two commands below "Compare": two jobs of the sweep, then the report of both."""
+    sweep = next(c for c in SWEEPS if "sweep=conditioning" in c)
+    report = next(c for c in COMMANDS if "task=report" in c)
+    small = ("conditioning/conv=[shift]", "conditioning/attn=[],[uc_lora]", "seed=0", "hydra/launcher=basic")
+    smaller = ("images=32", "denoiser.schedule.rampup_images=16", "sampler.steps=2", *TINY)
+    smaller = (*smaller, "callbacks.metric.n=4", "metric.extractor.min_accuracy=0")
+    command = [sys.executable, str(CONF.parent / "run.py"), *at_home(sweep, there), *small, *smaller]
+    done = subprocess.run(command, cwd=there, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert finish(tuple(at_home(report, there))) == 0
+    assert "uc_lora" in (there / "outputs" / "report" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "metric=bpd" in c], ids=" ".join)
