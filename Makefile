@@ -31,7 +31,7 @@ check: setup ## format, lint, types and the fast tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
 bench: setup ## time what this project does against plainer forms of it, in one process, one thread
-	for bench in lora conditioning step nano frechet diffusers_unet dropin; do $(BIN)/python bench/$$bench.py || exit 1; done
+	for bench in lora conditioning step nano sampling features frechet diffusers_unet dropin; do $(BIN)/python bench/$$bench.py || exit 1; done
 
 clean: ## remove .venv and caches; runs in outputs/ stay
 	rm -rf .venv .pytest_cache .ruff_cache
