@@ -33,7 +33,7 @@ def run(main: Callable[[], Any]) -> None:
         if {"--help", "-h"} & {*arguments}:
             print(help_text(conf, [a for a in arguments if a not in ("--help", "-h")]), flush=True)
             return
-        check.check(arguments, conf)
+        sys.argv[1:] = check.check(arguments, conf)
         gc.enable()
         with multirun.summarised():
             main()

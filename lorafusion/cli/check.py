@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from lorafusion.cli.contents import Contents
-from lorafusion.cli.keys import check_keys, composition_mistake
+from lorafusion.cli.keys import check_keys, composition_mistake, is_there, settings_of
 from lorafusion.cli.mistake import Mistake, suggest
 from lorafusion.cli.overrides import check_group, check_no_sweep, parse
 from lorafusion.cli.ready import check_ready
@@ -24,11 +24,14 @@ from lorafusion.cli.strategies import refusal
 from lorafusion.cli.sweep import check_jobs, is_multirun, swept
 
 
-def check(arguments: Sequence[str], conf: Path) -> None:
-    """Raises Mistake if ``run.py arguments`` cannot work. conf: the configuration folder."""
+def check(arguments: Sequence[str], conf: Path) -> list[str]:
+    """The arguments as Hydra takes them. Raises Mistake if ``run.py arguments`` cannot work.
+
+    conf: the configuration folder.
+    """
     flags = read_flags(arguments)
     if flags.hydra_help or flags.info or flags.shell_completion or flags.experimental_rerun:
-        return
+        return [*arguments]
     extra = [Path(flags.config_dir).resolve()] if flags.config_dir else []
     if extra and not extra[0].is_dir():
         raise Mistake(f"--config-dir {flags.config_dir}: there is no such folder")
@@ -38,10 +41,13 @@ def check(arguments: Sequence[str], conf: Path) -> None:
         composer = Composer(registry, flags.config_name or "config", [f"hydra.searchpath=[file://{f}]" for f in extra])
         if is_multirun(overrides, flags.multirun, registry) and flags.cfg is None:
             check_jobs(swept(overrides, registry), composer)
+            later = composer.brought_later([o for o in overrides if not o.is_sweep_override()])
+            return [f"++{argument}" if argument in later else argument for argument in arguments]
         else:
             cfg = composer.check(overrides, to_run=flags.cfg is None)
             if reason := refusal(cfg):
                 raise Mistake(*reason.split("; ", 1))
+            return [*arguments]
 
 
 def read_flags(arguments: Sequence[str]) -> Any:
@@ -85,6 +91,16 @@ class Composer:
         if to_run:
             check_ready(cfg, self.registry)
         return cfg
+
+    def brought_later(self, fixed: list[Override]) -> set[str]:
+        """Of what every job of a sweep has, the settings that only a swept choice brings, as they were written.
+
+        Hydra begins a sweep by composing what all its jobs have; a setting that is not there yet has to say ``++``.
+        """
+        base = self._base([o for o in fixed if self._is_choice(o)])
+        plain = [o for o in fixed if not (self._is_choice(o) or o.is_add() or o.is_force_add() or o.is_delete())]
+        known = settings_of(base, hydra=True)
+        return {str(o.input_line) for o in plain if not is_there(base, o.key_or_group, known)}
 
     def _is_choice(self, override: Override) -> bool:
         return override.key_or_group in self.registry.groups or "/" in override.key_or_group

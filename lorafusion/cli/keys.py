@@ -27,11 +27,11 @@ def check_keys(settings: Sequence[Override], base: DictConfig, registry: Registr
         known = settings_of(base, hydra=override.key_or_group.startswith("hydra"))
         if override.is_add():
             _check_added(override, base, known)
-        elif not override.is_force_add() and not _is_there(base, override.key_or_group, known):
+        elif not override.is_force_add() and not is_there(base, override.key_or_group, known):
             raise unknown_setting(override, known, registry)
 
 
-def _is_there(base: DictConfig, key: str, known: Sequence[str]) -> bool:
+def is_there(base: DictConfig, key: str, known: Sequence[str]) -> bool:
     parent, _, last = key.rpartition(".")
     if last.startswith("_") or last.isdigit():  # _target_, or an item of a list
         node: Any = OmegaConf.select(base, parent) if parent else base

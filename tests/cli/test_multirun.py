@@ -175,6 +175,22 @@ def test_asked_to_stop_it_ends_with_its_table(app, tmp_path):
     assert [row["state"] for row in rows(tmp_path)] == ["finished", "stopped", "pending"]
 
 
+def test_a_setting_that_a_swept_choice_brings(app, tmp_path):
+    """`-m experiment=a,b data.path=...`: Hydra composes once without what is swept, where there is no data.path yet."""
+    (tmp_path / "conf" / "config.yaml").write_text(f"defaults: [_self_, {{kind: plain}}]\n{CONFIG}")
+    (tmp_path / "conf" / "kind").mkdir()
+    for name, content in (("plain", "size: 1"), ("rich", "path: null"), ("richer", "path: null\nmore: 1")):
+        (tmp_path / "conf" / "kind" / f"{name}.yaml").write_text(f"{content}\n")
+    done = app("kind=rich,richer", "kind.path=here", "seed=3")
+    assert done.returncode == 0, done.stderr
+    for job in "01":
+        assert OmegaConf.load(tmp_path / "mine" / job / "config.yaml").kind.path == "here"
+    done = app("kind=rich,plain", "kind.path=here", "hydra.sweep.dir=other")
+    assert done.returncode == 2
+    assert "kind.path" in done.stderr
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_job_over_several_devices_has_a_process_of_its_own(app, tmp_path):
     config = CONFIG.replace("rank: 4", "rank: 4\ntrainer: {devices: 2}")
     (tmp_path / "conf" / "config.yaml").write_text(config)
