@@ -98,8 +98,8 @@ class Composer:
         Hydra begins a sweep by composing what all its jobs have; a setting that is not there yet has to say ``++``.
         """
         base = self._base([o for o in fixed if self._is_choice(o)])
+        known = [*settings_of(base), *settings_of(base, hydra=True)]
         plain = [o for o in fixed if not (self._is_choice(o) or o.is_add() or o.is_force_add() or o.is_delete())]
-        known = settings_of(base, hydra=True)
         return {str(o.input_line) for o in plain if not is_there(base, o.key_or_group, known)}
 
     def _is_choice(self, override: Override) -> bool:

@@ -183,6 +183,8 @@ def test_a_setting_that_a_swept_choice_brings(app, tmp_path):
         (tmp_path / "conf" / "kind" / f"{name}.yaml").write_text(f"{content}\n")
     done = app("kind=rich,richer", "kind.path=here", "seed=3")
     assert done.returncode == 0, done.stderr
+    begun = OmegaConf.load(tmp_path / "mine" / "multirun.yaml").hydra.overrides.task
+    assert begun == ["kind=rich,richer", "++kind.path=here", "seed=3"]
     for job in "01":
         assert OmegaConf.load(tmp_path / "mine" / job / "config.yaml").kind.path == "here"
     done = app("kind=rich,plain", "kind.path=here", "hydra.sweep.dir=other")
