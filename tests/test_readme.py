@@ -97,7 +97,7 @@ def test_the_sweep_and_its_report(there):
     """The first two commands below "Compare": two jobs of the sweep, then the report of both."""
     sweep = next(c for c in SWEEPS if "sweep=conditioning" in c)
     report = next(c for c in COMMANDS if "task=report" in c)
-    small = ("conditioning/conv=[shift]", "conditioning/attn=[],[uc_lora]", "seed=0", "hydra/launcher=basic")
+    small = ("conditioning/conv=[shift]", "conditioning/attn=[uc_lora]", "seed=0,1", "hydra/launcher=basic")
     smaller = ("images=32", "denoiser.schedule.rampup_images=16", "sampler.steps=2", *TINY)
     smaller = (*smaller, "callbacks.metric.n=4", "metric.extractor.min_accuracy=0")
     command = [sys.executable, str(CONF.parent / "run.py"), *at_home(sweep, there), *small, *smaller]

@@ -23,7 +23,7 @@ def test_a_run_that_finishes_is_measured_once_and_a_refused_one_changes_nothing(
     assert ended >= started
     assert started.tzinfo is not None
     assert 0 < status.pop("seconds") < 100
-    assert status == {"state": "finished", "error": None, "images_seen": 80, "images": 80}
+    assert status == {"state": "finished", "error": None, "images_seen": 80, "images": 80, "objective": None}
 
     sizes = json.loads((tmp_path / "a" / "model.json").read_text())
     parts = profile.by_part(composed(*overrides))
@@ -87,7 +87,7 @@ def test_a_long_run_says_how_far_it_is(tmp_path, monkeypatch):
     status.on_train_batch_end(None, Seen())
     assert read(tmp_path) | {"started": 0, "seconds": 0} == {
         **{"state": "running", "error": None, "started": 0, "ended": None},
-        **{"seconds": 0, "images_seen": 32, "images": 100},
+        **{"seconds": 0, "images_seen": 32, "images": 100, "objective": None},
     }
 
 
