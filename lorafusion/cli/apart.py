@@ -16,8 +16,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from lorafusion.cli.notes import content
 from lorafusion.errors import UserError
+from lorafusion.files import json_object
 
 PASSED_ON = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -40,7 +40,7 @@ def run(cfg: DictConfig, *, hydra: DictConfig, folder: Path) -> Any:
     with subprocess.Popen([*command(hydra, folder), *more]) as process, _signals_for(process):
         process.wait()
     code = process.returncode
-    status = content(folder / "status.json")
+    status = json_object(folder / "status.json")
     if code in (130, *(128 + number for number in PASSED_ON)):
         raise SystemExit(code)
     if code:

@@ -24,8 +24,9 @@ from omegaconf import DictConfig, OmegaConf
 from lorafusion.cli import apart, same, table, workers
 from lorafusion.cli.errors import said_to_user
 from lorafusion.cli.mistake import Mistake
-from lorafusion.cli.notes import Note, content, first_process, measured, read_all
+from lorafusion.cli.notes import Note, first_process, measured, read_all
 from lorafusion.errors import UserError
+from lorafusion.files import json_object
 
 _begun: list[tuple[Path, list[Note]]] = []  # the sweep of this process: its folder, its jobs where they are known
 
@@ -134,7 +135,7 @@ def _once(task: Callable[[Any], Any], cfg: DictConfig, note: Note, sweep: Path, 
     if cfg.get("resume") == "auto":
         if difference := same.changed(run, cfg):
             raise UserError(f"{run} holds another run, {difference}; choose another hydra.sweep.dir")
-        status = content(run / "status.json")
+        status = json_object(run / "status.json")
         if status.get("state") == "finished":
             print(f"job {note.job}: finished already, in {run}")
             note.returned = status.get("objective")

@@ -11,9 +11,8 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from lorafusion.files import write_text
+from lorafusion.files import json_object, write_text
 
 FOLDER = ".jobs"
 UNMEASURED = {"step", "nimg", "loss", "epoch", "lr"}  # columns of metrics.csv that judge nothing
@@ -56,7 +55,7 @@ def read_all(sweep: Path) -> list[Note]:
 
 def settle(sweep: Path, note: Note) -> Note:
     """The note, with what the run's own folder knows better; 'running' without a living process is 'killed'."""
-    status = content(sweep / note.folder / "status.json")
+    status = json_object(sweep / note.folder / "status.json")
     if note.state == "running" and not _is_alive(sweep / note.folder):
         note.state = "killed"
         if status.get("state") in ("failed", "stopped"):
@@ -64,21 +63,12 @@ def settle(sweep: Path, note: Note) -> Note:
     return note
 
 
-def content(file: Path) -> dict[str, Any]:
-    """Of a JSON file; {} where there is none that can be read."""
-    try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def measured(run: Path) -> dict[str, str]:
     """The last value of what judges a run, from metrics.csv, then metrics.json; val_loss first, speeds last."""
     found: dict[str, str] = {}
     for row in _rows(run / "metrics.csv"):
         found |= {k: v for k, v in row.items() if k not in UNMEASURED and _is_number(v)}
-    for name, entry in content(run / "metrics.json").items():
+    for name, entry in json_object(run / "metrics.json").items():
         value = entry.get("value") if isinstance(entry, dict) else entry
         if isinstance(value, int | float):
             found[name] = repr(value)

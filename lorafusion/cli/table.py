@@ -7,8 +7,8 @@ import csv
 from collections import Counter
 from pathlib import Path
 
-from lorafusion.cli.notes import SPEEDS, Note, content, measured, read_all, settle
-from lorafusion.files import replacing
+from lorafusion.cli.notes import SPEEDS, Note, measured, read_all, settle
+from lorafusion.files import json_object, replacing
 
 FILE = "sweep.csv"
 MEASURES = 3  # so many are printed; the file has all
@@ -61,7 +61,7 @@ def _row(sweep: Path, note: Note, keys: list[str]) -> dict[str, str]:
     row = {"job": str(note.job), **{key: settings.get(key, "") for key in keys}, "state": note.state}
     if note.state == "pending":
         return row
-    status = content(run / "status.json")
+    status = json_object(run / "status.json")
     row |= measured(run)
     if note.returned is not None:
         row["objective"] = repr(note.returned)

@@ -25,13 +25,14 @@ def evaluate(cfg: DictConfig) -> None:
             "task=evaluate judges either samples=..., images that lie there, or ckpt=..., whose images it draws: "
             + ("neither is given" if cfg.ckpt is None else "both are given")
         )
+    subject = _subject(cfg)  # a checkpoint is verified whole for it, so once
     with open_dict(cfg):
-        cfg.data = data_of(_subject(cfg), cfg)  # a metric may look at it
+        cfg.data = data_of(subject, cfg)  # a metric may look at it
     metric = instantiate(cfg.metric, _convert_="all")
     check_asked(cfg, metric)
     out = JUDGES[metric.judges](cfg, metric)
     if out is not None:  # of several processes the first
-        evaluate_log.log(cfg, _subject(cfg), out)
+        evaluate_log.log(cfg, subject, out)
         print(out)
 
 

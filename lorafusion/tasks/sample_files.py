@@ -20,7 +20,7 @@ from PIL import Image
 
 from lorafusion.data import edm_zip
 from lorafusion.errors import UserError
-from lorafusion.files import replacing, write_text
+from lorafusion.files import json_object, replacing, write_text
 from lorafusion.pictures import grid, save_png
 from lorafusion.progress import bar
 from lorafusion.tasks.seeds import parse_seeds
@@ -41,11 +41,7 @@ def check_formats(formats: Sequence[str], side: int) -> None:
 
 def record_of(out: Path) -> dict[str, Any]:
     """What finished samples say of themselves; {} where there are none."""
-    try:
-        record = json.loads((out / RECORD).read_text())
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
+    return json_object(out / RECORD)
 
 
 def replaced(out: Path, settings: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ from lorafusion.callbacks import callbacks_of
 from lorafusion.callbacks.checkpoint import Checkpoint
 from lorafusion.denoisers.base import Denoiser
 from lorafusion.errors import UserError
-from lorafusion.files import write_text
+from lorafusion.files import json_object, write_text
 
 FILE = "status.json"
 EVERY_S = 20.0  # a running run writes as often, so that a killed one says how far it was
@@ -89,11 +89,7 @@ class Status(Callback):
 
 def read(folder: Path) -> dict[str, Any]:
     """What a run's folder says; {} where it says nothing that can be read."""
-    try:
-        content = json.loads((folder / FILE).read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return json_object(folder / FILE)
 
 
 def was_stopped(error: BaseException) -> bool:
